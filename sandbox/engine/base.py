@@ -1,0 +1,178 @@
+"""The seam to a container engine: nothing above it may know which engine runs.
+
+A failure of the function is a result and shows in `Exit`; only a failure of the engine is an
+exception, and it is always a `SandboxError` (translated once, inside the engine).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+RuntimeClass = Literal["runc", "crun", "gvisor"]
+StreamName = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mount:
+    """A directory of the host, shown inside the container. Read-only unless a build needs it."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerSpec:
+    """Everything that decides how a container runs. Sizes in bytes, `cpu` in cores."""
+
+    image: str
+    command: tuple[str, ...]
+    working_dir: str
+    env: Mapping[str, str]
+    uid: int
+    gid: int
+    mounts: tuple[Mount, ...]
+    memory: int
+    cpu: float
+    pids: int
+    tmp: int
+    tmp_exec: bool = False
+    open_files: int
+    file_size: int
+    seccomp: str
+    masked_paths: tuple[str, ...]
+    read_only_paths: tuple[str, ...]
+    runtime_class: RuntimeClass
+    network: Literal["none", "bridge"] = "none"
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes that the container wrote, in the order it wrote them to that stream."""
+
+    stream: StreamName
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exit:
+    """How a container's first process ended, as the engine saw it."""
+
+    exit_code: int | None
+    oom_killed: bool
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """An image that the engine holds. `size` is in bytes."""
+
+    id: str
+    tags: tuple[str, ...]
+    labels: Mapping[str, str]
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerInfo:
+    """A container that the engine holds."""
+
+    id: str
+    labels: Mapping[str, str]
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineInfo:
+    """What the engine says of itself. `runtime_classes` are those it can run."""
+
+    name: str
+    version: str
+    api_version: str
+    runtime_classes: tuple[RuntimeClass, ...]
+    cgroup_version: str
+    storage: str
+    root_dir: str
+    architecture: str
+    warnings: tuple[str, ...]
+
+
+class Container(Protocol):
+    """One container, created and attached; the calls come in the order they stand here."""
+
+    @property
+    def id(self) -> str:
+        """The engine's id of the container."""
+
+    def start(self) -> None:
+        """Start its process.
+
+        Raises:
+            ContainerStartError: the engine could not run the command.
+        """
+
+    def send(self, data: bytes, *, end: bool = False) -> None:
+        """Queue bytes for stdin, and with `end` its end of file; `receive` delivers them."""
+
+    def receive(self, deadline: float) -> Chunk | None:
+        """The next bytes of stdout or stderr, or None once both have ended.
+
+        `deadline` is on the clock of `time.monotonic`. Raises TimeoutError once it has passed.
+        """
+
+    def kill(self) -> None:
+        """Kill every process in it. A container that has ended already is left as it is."""
+
+    def wait(self, timeout: float) -> Exit:
+        """How it ended; waits up to `timeout` seconds. Raises TimeoutError while it still runs."""
+
+    def remove(self) -> None:
+        """Kill it if it runs, remove it, and close its streams. May be called twice."""
+
+
+class Engine(Protocol):
+    """A container engine."""
+
+    def info(self) -> EngineInfo:
+        """What the engine is and can do. Raises EngineUnavailableError."""
+
+    def create(self, spec: ContainerSpec) -> Container:
+        """A container for `spec`, attached to its stdio and not started yet.
+
+        Raises:
+            RuntimeNotAvailableError: the engine lacks the image.
+            EngineUnavailableError: the engine cannot be reached, or refuses the spec.
+        """
+
+    def containers(self, labels: Mapping[str, str]) -> Sequence[ContainerInfo]:
+        """All containers, running or not, that carry these labels ("" stands for any value)."""
+
+    def remove(self, container_id: str) -> None:
+        """Kill and remove a container by id; one that is gone already is no error."""
+
+    def image(self, reference: str) -> Image | None:
+        """The image of that name, or None."""
+
+    def images(self, labels: Mapping[str, str]) -> Sequence[Image]:
+        """All images that carry these labels."""
+
+    def build_image(
+        self, context: Path, *, tag: str, build_args: Mapping[str, str], labels: Mapping[str, str]
+    ) -> Iterator[str]:
+        """Build the Dockerfile in the directory `context`; yields the lines of its output.
+
+        Raises:
+            ImageBuildError: a step of the Dockerfile failed.
+        """
+
+    def import_image(self, archive: Path, *, tag: str, labels: Mapping[str, str]) -> None:
+        """Make an image of one layer out of a tar archive of a root file system."""
+
+    def close(self) -> None:
+        """Close the connections to the engine."""

@@ -1,0 +1,189 @@
+"""Everything that can go wrong, in one place.
+
+A *function's* failure is a result: a `FunctionResponse` with `success: false` and one of the
+codes below. Only the *platform's* failure is an exception, one of:
+
+    SandboxError
+    ├── InvalidRequestError        INVALID_REQUEST         the caller's input cannot be used
+    ├── FunctionNotFoundError      FUNCTION_NOT_FOUND      no function of that name
+    ├── InvalidManifestError       INVALID_MANIFEST        the function's manifest has problems
+    ├── InvalidSettingsError       INVALID_SETTINGS        the operator's settings have problems
+    ├── PolicyRefusedError         POLICY_REFUSED          the operator's settings do not allow it
+    ├── OverloadedError            OVERLOADED              no capacity within the deadline
+    ├── RuntimeNotAvailableError   RUNTIME_NOT_AVAILABLE   the runtime's image is missing or stale
+    ├── EngineUnavailableError     ENGINE_UNAVAILABLE      the container engine cannot be reached
+    └── InternalError              INTERNAL                a defect of ours
+
+Each carries `code`, `exit_code` (of the command line) and `http_status`, all read from `CODES`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Code(enum.StrEnum):
+    """The error codes of the contract; a function may answer with codes of its own."""
+
+    FUNCTION_ERROR = "FUNCTION_ERROR"
+    TIMEOUT = "TIMEOUT"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    OUTPUT_TOO_LARGE = "OUTPUT_TOO_LARGE"
+    INVALID_RESPONSE = "INVALID_RESPONSE"
+    FUNCTION_CRASHED = "FUNCTION_CRASHED"
+    INIT_FAILED = "INIT_FAILED"
+    BUILD_FAILED = "BUILD_FAILED"
+    CANCELLED = "CANCELLED"
+    INVALID_REQUEST = "INVALID_REQUEST"
+    FUNCTION_NOT_FOUND = "FUNCTION_NOT_FOUND"
+    INVALID_MANIFEST = "INVALID_MANIFEST"
+    INVALID_SETTINGS = "INVALID_SETTINGS"
+    POLICY_REFUSED = "POLICY_REFUSED"
+    OVERLOADED = "OVERLOADED"
+    RUNTIME_NOT_AVAILABLE = "RUNTIME_NOT_AVAILABLE"
+    ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
+    INTERNAL = "INTERNAL"
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of the command line."""
+
+    SUCCESS = 0
+    FUNCTION_FAILED = 1
+    USAGE = 2
+    PLATFORM = 3
+    # The shell's convention for an end by Ctrl-C (128 + SIGINT).
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class CodeInfo:
+    """What a code means to a caller over HTTP and on the command line."""
+
+    meaning: str
+    http_status: int
+    exit_code: ExitCode
+
+
+_FAILED, _USAGE, _PLATFORM = ExitCode.FUNCTION_FAILED, ExitCode.USAGE, ExitCode.PLATFORM
+
+CODES: Final[Mapping[Code, CodeInfo]] = {
+    Code.FUNCTION_ERROR: CodeInfo("the function answered with a failure", 200, _FAILED),
+    Code.TIMEOUT: CodeInfo("over its time limit; killed", 504, _FAILED),
+    Code.OUT_OF_MEMORY: CodeInfo(
+        "killed by its memory limit, in any of its processes that took the function down",
+        502,
+        _FAILED,
+    ),
+    Code.OUTPUT_TOO_LARGE: CodeInfo("its output or its logs went over the cap; killed", 502, _FAILED),
+    Code.INVALID_RESPONSE: CodeInfo("what it wrote to stdout is no response", 502, _FAILED),
+    Code.FUNCTION_CRASHED: CodeInfo(
+        "ended without a response; `details.exit_code`, `details.signal`", 502, _FAILED
+    ),
+    Code.INIT_FAILED: CodeInfo(
+        "died, or ran out of boot time, before it could take a request", 502, _FAILED
+    ),
+    Code.BUILD_FAILED: CodeInfo("its build or dependency step failed; `details.log`", 502, _FAILED),
+    Code.CANCELLED: CodeInfo("the caller went away", 499, _FAILED),
+    Code.INVALID_REQUEST: CodeInfo("input is not an object, too large, or not JSON", 400, _USAGE),
+    Code.FUNCTION_NOT_FOUND: CodeInfo("no such function (near names are given)", 404, _USAGE),
+    Code.INVALID_MANIFEST: CodeInfo("the manifest has problems, with file and line", 422, _USAGE),
+    Code.INVALID_SETTINGS: CodeInfo("the settings have problems, with file and line", 422, _USAGE),
+    Code.POLICY_REFUSED: CodeInfo("the operator's settings do not allow it", 422, _USAGE),
+    Code.OVERLOADED: CodeInfo("no capacity, or waiting took longer than allowed", 429, _PLATFORM),
+    Code.RUNTIME_NOT_AVAILABLE: CodeInfo(
+        "the runtime's image is missing; the message says which command builds it", 503, _PLATFORM
+    ),
+    Code.ENGINE_UNAVAILABLE: CodeInfo("the container engine cannot be reached", 503, _PLATFORM),
+    Code.INTERNAL: CodeInfo("a defect of ours; logged with its trace", 500, _PLATFORM),
+}
+
+
+class SandboxError(Exception):
+    """The platform could not serve. `message` says what and where, `hint` how to mend it."""
+
+    code: ClassVar[Code] = Code.INTERNAL
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details: dict[str, Any] = dict(details or {})
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status that the contract gives this code."""
+        return CODES[self.code].http_status
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of the command line for this code."""
+        return CODES[self.code].exit_code
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InvalidRequestError(SandboxError):
+    """The caller's input is not an object, not JSON, or too large."""
+
+    code = Code.INVALID_REQUEST
+
+
+class FunctionNotFoundError(SandboxError):
+    """No function of that name; `details.near` lists names that are close."""
+
+    code = Code.FUNCTION_NOT_FOUND
+
+
+class InvalidManifestError(SandboxError):
+    """The function exists, and its manifest has problems; `details.problems` lists them."""
+
+    code = Code.INVALID_MANIFEST
+
+
+class InvalidSettingsError(SandboxError):
+    """The operator's settings file or environment cannot be used."""
+
+    code = Code.INVALID_SETTINGS
+
+
+class PolicyRefusedError(SandboxError):
+    """The manifest asks for something that the operator's settings do not allow."""
+
+    code = Code.POLICY_REFUSED
+
+
+class OverloadedError(SandboxError):
+    """No capacity came free in time; `retry_after` is in seconds."""
+
+    code = Code.OVERLOADED
+
+    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint, details={"retry_after": retry_after})
+        self.retry_after = retry_after
+
+
+class RuntimeNotAvailableError(SandboxError):
+    """The runtime's image is missing or out of date; the hint names the command that builds it."""
+
+    code = Code.RUNTIME_NOT_AVAILABLE
+
+
+class EngineUnavailableError(SandboxError):
+    """The container engine cannot be reached, or failed in a way that is not the function's."""
+
+    code = Code.ENGINE_UNAVAILABLE
+
+
+class InternalError(SandboxError):
+    """A defect of ours. Logged with its trace; nothing of it is shown to the caller."""
+
+    code = Code.INTERNAL

@@ -9,12 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from sandbox.errors import RuntimeNotAvailableError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 RuntimeClass = Literal["runc", "crun", "gvisor"]
 StreamName = Literal["stdout", "stderr"]
+
+
+class ContainerStartError(Exception):
+    """The engine could not run the container's command; the text says why."""
+
+
+class ImageBuildError(RuntimeNotAvailableError):
+    """A step of an image's build failed; `details.log` holds the end of its output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

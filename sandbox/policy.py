@@ -1,0 +1,217 @@
+"""What a function gets: its manifest's wishes under the operator's settings, as a container spec.
+
+Pure. This page is the entire hardening posture; `sandbox.seccomp` holds the system call filter,
+and the engine only translates what stands here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.engine.base import ContainerSpec, Mount, RuntimeClass
+from sandbox.errors import PolicyRefusedError
+from sandbox.runtimes import FUNCTION_DIR, INIT, RUNTIMES
+from sandbox.seccomp import profile
+from sandbox.units import MIB, format_duration, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from sandbox.discovery import Function
+    from sandbox.settings import Settings
+
+# A user and group of its own for every container, so that limits the kernel counts per user
+# are never shared. No account has these ids: the range lies above the 31-bit half that systemd
+# gives to containers (systemd's UIDS-GIDS page: 1879048192…2147483647 is unused).
+FIRST_UID: Final = 0x7000_0000
+UID_COUNT: Final = 0x0FFF_FFFF
+
+# Below this no runtime boots, and the engine refuses; it is what a mistyped "1mb" gets.
+SMALLEST_MEMORY: Final = 16 * MIB
+
+# Docker's own lists, and on top: interrupt counts and thermal and power readings (side channels),
+# and what tells one host from another.
+MASKED_PATHS: Final = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+    "/sys/devices/system/cpu/vulnerabilities",
+)  # fmt: skip
+READ_ONLY_PATHS: Final = (
+    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Where the operator's settings changed what a manifest asked for."""
+
+    field: str
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.field}: {self.message}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """The limits in force for one function. Seconds, bytes, cores."""
+
+    timeout: float
+    memory: int
+    cpu: float
+    pids: int
+    tmp: int
+    open_files: int
+    file_size: int
+    notes: tuple[Note, ...] = ()
+
+
+def effective_policy(function: Function, settings: Settings) -> Policy:
+    """The function's limits: what it asks for, up to the operator's ceilings.
+
+    Raises:
+        PolicyRefusedError: it asks for what cannot be clamped, only refused.
+    """
+    manifest = function.manifest
+    if function.runtime not in settings.runtimes:
+        raise PolicyRefusedError(
+            f"{function.where('runtime')}: the runtime {function.runtime} is not allowed here",
+            hint=f"the operator's settings allow {', '.join(settings.runtimes) or 'none'}",
+        )
+    if manifest.network != "none":
+        raise PolicyRefusedError(
+            f"{function.where('network')}: network destinations are not allowed here",
+            hint="remove `network`, or set it to none",
+        )
+    notes: list[Note] = []
+
+    def limit(field: str, show: Callable[[Any], str]) -> Any:  # noqa: ANN401
+        asked = getattr(manifest, field)
+        if asked is None:
+            asked = getattr(settings.defaults, field)
+        ceiling = getattr(settings.ceilings, field)
+        if asked <= ceiling:
+            return asked
+        notes.append(
+            Note(
+                field,
+                function.where(field),
+                f"{show(asked)} is over the operator's ceiling; {show(ceiling)} is used",
+            )
+        )
+        return ceiling
+
+    memory = max(limit("memory", format_size), SMALLEST_MEMORY)
+    return Policy(
+        timeout=limit("timeout", format_duration),
+        memory=memory,
+        cpu=limit("cpu", str),
+        pids=limit("pids", str),
+        # More of /tmp than memory could never be used: it counts against memory.
+        tmp=min(limit("tmp", format_size), memory),
+        open_files=settings.limits.open_files,
+        file_size=settings.limits.file_size,
+        notes=tuple(notes),
+    )
+
+
+def function_spec(  # noqa: PLR0913
+    function: Function,
+    policy: Policy,
+    *,
+    image: str,
+    bundle: Path,
+    uid: int,
+    runtime_class: RuntimeClass,
+    labels: Mapping[str, str],
+) -> ContainerSpec:
+    """The container that serves `function`, whose files are in `bundle` on the engine's host."""
+    runtime = RUNTIMES[function.runtime]
+    mode = ("--handler",) if function.interface == "handler" else ()
+    command = runtime.command(function.entrypoint, function.interface)
+    return ContainerSpec(
+        image=image,
+        command=(INIT, *mode, *command),
+        working_dir=str(FUNCTION_DIR),
+        env=runtime.env,
+        uid=uid,
+        gid=uid,
+        mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)),),
+        memory=policy.memory,
+        cpu=policy.cpu,
+        pids=policy.pids,
+        tmp=policy.tmp,
+        open_files=policy.open_files,
+        file_size=policy.file_size,
+        seccomp=profile(),
+        masked_paths=MASKED_PATHS,
+        read_only_paths=READ_ONLY_PATHS,
+        runtime_class=runtime_class,
+        labels=labels,
+    )
+
+
+def build_spec(  # noqa: PLR0913
+    command: tuple[str, ...],
+    settings: Settings,
+    *,
+    image: str,
+    source: Path,
+    output: Path,
+    env: Mapping[str, str],
+    uid: int,
+    runtime_class: RuntimeClass,
+    labels: Mapping[str, str],
+) -> ContainerSpec:
+    """The container that compiles `source` (at /src, read-only) into `output` (at /out).
+
+    As hard as a function's, but for three things: limits of its own, one writable directory,
+    and a `/tmp` from which what was compiled there can run.
+    """
+    build = settings.build
+    return ContainerSpec(
+        image=image,
+        command=(INIT, *command),
+        working_dir="/src",
+        env=env,
+        uid=uid,
+        gid=uid,
+        mounts=(
+            Mount(source=source, target="/src"),
+            Mount(source=output, target="/out", read_only=False),
+        ),
+        memory=build.memory,
+        cpu=build.cpu,
+        pids=build.pids,
+        tmp=min(build.tmp, build.memory),
+        tmp_exec=True,
+        open_files=max(settings.limits.open_files, 4096),
+        file_size=settings.limits.file_size,
+        seccomp=profile(),
+        masked_paths=MASKED_PATHS,
+        read_only_paths=READ_ONLY_PATHS,
+        runtime_class=runtime_class,
+        labels=labels,
+    )
+
+
+def choose_runtime_class(wanted: str, available: tuple[RuntimeClass, ...]) -> RuntimeClass:
+    """The OCI runtime to use: `auto` is crun where the engine has it, else runc.
+
+    Raises:
+        PolicyRefusedError: the engine lacks the one that the operator demands. Never replaced by
+            another: a weaker boundary than the one asked for would go unnoticed.
+    """
+    if wanted == "auto":
+        return "crun" if "crun" in available else "runc"
+    for runtime_class in available:
+        if runtime_class == wanted:
+            return runtime_class
+    raise PolicyRefusedError(
+        f"the settings demand the runtime class {wanted}, which the engine does not have",
+        hint=f"install it and register it with the engine; it has {', '.join(available)}",
+    )

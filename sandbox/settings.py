@@ -1,0 +1,177 @@
+"""The operator's settings: defaults, then `sandbox.yaml`, then `SANDBOX_…` in the environment.
+
+Nothing is read at import. A manifest asks; these settings decide (see `sandbox.policy`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from sandbox.runtimes import Runtime
+from sandbox.units import MIB, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+
+SETTINGS_FILE: Final = "sandbox.yaml"
+ENV_PREFIX: Final = "SANDBOX_"
+# `SANDBOX_ENGINE__HOST` sets `engine.host`: a single underscore is part of a name.
+ENV_SEPARATOR: Final = "__"
+# Read by the command line itself, as its options' environment variables.
+ENV_OF_OPTIONS: Final = frozenset({"SANDBOX_FUNCTIONS", "SANDBOX_SETTINGS"})
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineSettings(_Settings):
+    """The container engine."""
+
+    host: str | None = Field(
+        None, description="Where the engine listens; else `DOCKER_HOST`, else the local socket."
+    )
+    runtime_class: Literal["auto", "runc", "crun", "gvisor"] = Field(
+        "auto",
+        description="OCI runtime: `auto` takes crun where the engine has it, else runc. "
+        "One that is named and missing is an error, never replaced by another.",
+    )
+    timeout: Duration = Field(30.0, description="For one call to the engine that should be quick.")
+
+
+class ResourceLimits(_Settings):
+    """Limits that a manifest can ask for."""
+
+    timeout: Duration = Field(30.0, description="Time limit, from the request to the response.")
+    memory: Size = Field(128 * MIB, description="Memory, `/tmp` included; there is no swap.")
+    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(1.0, description="CPU cores.")
+    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        128, description="Processes and threads."
+    )
+    tmp: Size = Field(64 * MIB, description="Size of `/tmp`, counted against memory.")
+
+
+class Ceilings(ResourceLimits):
+    """The most that a manifest gets, whatever it asks for."""
+
+    timeout: Duration = Field(300.0, description="Time limit, from the request to the response.")
+    memory: Size = Field(1024 * MIB, description="Memory, `/tmp` included; there is no swap.")
+    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(2.0, description="CPU cores.")
+    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        512, description="Processes and threads."
+    )
+    tmp: Size = Field(512 * MIB, description="Size of `/tmp`, counted against memory.")
+
+
+class FixedLimits(_Settings):
+    """Limits that are the operator's alone."""
+
+    boot: Duration = Field(10.0, description="Time for a container to be ready for a request.")
+    request: Size = Field(8 * MIB, description="Size of one request, uploaded files included.")
+    output: Size = Field(8 * MIB, description="Size of stdout; over it the function is killed.")
+    logs: Size = Field(1 * MIB, description="Size of all logs; over it the function is killed.")
+    open_files: Annotated[int, Field(ge=16, le=1_048_576)] = Field(
+        1024, description="Open files of one process."
+    )
+    file_size: Size = Field(512 * MIB, description="Size of one file that a function writes.")
+    bundle: Size = Field(256 * MIB, description="Size of a function's directory.")
+    bundle_files: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        20_000, description="Files in a function's directory."
+    )
+
+
+class BuildSettings(_Settings):
+    """Containers that compile or build functions."""
+
+    timeout: Duration = Field(300.0, description="Time limit of one build.")
+    memory: Size = Field(2048 * MIB, description="Memory of one build, its `/tmp` included.")
+    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(2.0, description="CPU cores.")
+    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        512, description="Processes and threads."
+    )
+    tmp: Size = Field(1024 * MIB, description="Size of `/tmp`, counted against memory.")
+
+
+class ImageSettings(_Settings):
+    """How images are built, and which to use instead of the project's own."""
+
+    base: str | None = Field(
+        None,
+        description="Debian image to build from, such as `debian:trixie-slim`; "
+        "without one, `mmdebstrap` makes it.",
+    )
+    ca_bundle: Path | None = Field(
+        None,
+        description="CA certificates (PEM) to trust while building, for a registry behind a proxy; "
+        "else the host's own. Never left in an image.",
+    )
+    override: dict[Runtime, str] = Field(
+        default_factory=dict, description="Image of your own for a runtime, by name or digest."
+    )
+
+
+class Settings(_Settings):
+    """Everything that the operator decides."""
+
+    engine: EngineSettings = EngineSettings()
+    store: Path | None = Field(
+        None, description="Where bundles and builds are kept; else the user's cache directory."
+    )
+    secrets_file: Path | None = Field(
+        None, description="YAML map of names to values; `${NAME}` in a manifest reads only here."
+    )
+    alyx_url: str = Field("", description="The Alyx server's address, as functions are told it.")
+    runtimes: tuple[Runtime, ...] = Field(
+        tuple(Runtime), description="Runtimes that functions may use."
+    )
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        16, description="Invocations that may run at once; more wait their turn."
+    )
+    defaults: ResourceLimits = Field(
+        ResourceLimits(), description="What a function gets that asks for nothing."
+    )
+    ceilings: Ceilings = Field(Ceilings(), description="The most that a manifest gets.")
+    limits: FixedLimits = FixedLimits()
+    build: BuildSettings = BuildSettings()
+    images: ImageSettings = ImageSettings()
+
+
+def settings_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The nested mapping that `SANDBOX_…` variables describe.
+
+    `SANDBOX_LIMITS__OUTPUT=1mb` becomes `{"limits": {"output": "1mb"}}`; a value that begins
+    with `[` or `{` is read as JSON.
+    """
+    nested: dict[str, Any] = {}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(ENV_PREFIX) or variable in ENV_OF_OPTIONS:
+            continue
+        *sections, key = variable.removeprefix(ENV_PREFIX).lower().split(ENV_SEPARATOR)
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = json.loads(text) if text[:1] in ("[", "{") else text
+    return nested
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, maps merged key by key, everything else replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        both_maps = isinstance(under, dict) and isinstance(value, dict)
+        merged[key] = merge(under, value) if both_maps else value  # type: ignore[arg-type]
+    return merged
+
+
+def default_store(environment: Mapping[str, str]) -> Path:
+    """The user's cache directory, as the XDG base directory specification gives it."""
+    base = environment.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "alyx-sandbox"

@@ -81,12 +81,11 @@ class FunctionError(_Value):
 
 
 class LimitHit(_Value):
-    """A limit that was touched: its name, its value, what was seen, and the key that raises it."""
+    """A limit that was touched: its value, what was seen, and the key that raises it."""
 
-    limit: str
-    value: float | int | None = None
-    observed: float | int | None = None
-    setting: str | None = None
+    setting: str
+    limit: float
+    observed: float | None = None
 
 
 class Stats(_Value):

@@ -6,6 +6,7 @@ and the engine only translates what stands here.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -215,3 +216,8 @@ def choose_runtime_class(wanted: str, available: tuple[RuntimeClass, ...]) -> Ru
         f"the settings demand the runtime class {wanted}, which the engine does not have",
         hint=f"install it and register it with the engine; it has {', '.join(available)}",
     )
+
+
+def new_uid() -> int:
+    """A user id for one container, at random: 2^28 ids make two at once all but impossible."""
+    return FIRST_UID + secrets.randbelow(UID_COUNT)

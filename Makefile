@@ -1,0 +1,63 @@
+# `make help` lists the targets. Everything installs what it needs first.
+SHELL := /bin/sh
+BIN := .venv/bin
+IMAGES := base python node deno bun go binary
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# An image to build from where a registry is reachable, such as debian:trixie-slim.
+BASE ?=
+build_images = $(BIN)/sandbox images build $(if $(BASE),--base $(BASE))
+
+help: ## Say what the targets do
+	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: images ## Set everything up and invoke the examples
+	@scripts/demo
+
+test: venv-dev images ## Set everything up, check the code, run all tests
+	@$(MAKE) --no-print-directory check
+	$(BIN)/pytest
+
+check: venv-dev ## Lint, types, formatting; writes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: venv-dev ## Format, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python scripts/generate-docs
+
+bench: venv-dev images ## Measure latencies side by side
+	$(BIN)/python -m benchmarks
+
+engine: ## Use the container engine that runs, else install and start one
+	@scripts/engine
+
+images: engine venv base-tools ## Build every image that is missing or out of date
+	@$(build_images)
+
+image-%: engine venv base-tools ## Build one image: image-python, image-node, …
+	@$(build_images) $*
+
+base-tools:
+	@scripts/base-tools $(BASE)
+
+venv: .venv/.runtime
+venv-dev: .venv/.dev
+
+.venv/.runtime: pyproject.toml constraints.txt
+	@scripts/venv .
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt
+	@scripts/venv '.[dev]'
+	@touch .venv/.runtime $@
+
+clean: ## Remove this project's containers, images, caches and virtual environment
+	-@[ ! -x $(BIN)/sandbox ] || $(BIN)/sandbox images remove
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help demo test check fix bench engine images base-tools venv venv-dev clean

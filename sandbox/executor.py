@@ -1,0 +1,327 @@
+"""One invocation from request to response, in the order in which it happens.
+
+A failure of the function is a response; only a failure of the platform is an exception.
+Every invocation has one deadline, and on every path its container is removed: behind the
+response when the function has answered, before the response when it had to be killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sandbox.builds.compile import BuildFailedError
+from sandbox.engine.base import ContainerStartError
+from sandbox.errors import Code, OverloadedError
+from sandbox.models import (
+    FunctionError,
+    FunctionRequest,
+    FunctionResponse,
+    LogEntry,
+    Stats,
+    timestamp_now,
+)
+from sandbox.outcome import (
+    boot_timeout_error,
+    death_error,
+    death_from,
+    flood_error,
+    limits_touched,
+    timeout_error,
+)
+from sandbox.policy import function_spec, new_uid
+from sandbox.protocol.handler import HandlerCollector
+from sandbox.protocol.request import encode_request
+from sandbox.protocol.response import LimitExceeded, StdioCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sandbox.deploy import Deployer, Deployment
+    from sandbox.discovery import Function
+    from sandbox.engine.base import Container, Engine
+    from sandbox.protocol.response import Parsed
+    from sandbox.reaper import Owner
+    from sandbox.settings import Settings
+
+log = logging.getLogger(__name__)
+
+OnLog = "Callable[[LogEntry], None]"
+# After a kill, how long to wait for the stream to end, for the last of the logs.
+_DRAIN_SECONDS = 1.0
+
+
+def new_request_id() -> str:
+    """An id for a request that came without one."""
+    return f"req_{uuid.uuid4().hex[:20]}"
+
+
+class Executor:
+    """Runs functions, each invocation in a container of its own. Safe to use from many threads."""
+
+    def __init__(
+        self, engine: Engine, settings: Settings, *, deployer: Deployer, owner: Owner
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._deployer = deployer
+        self._owner = owner
+        self._slots = threading.BoundedSemaphore(settings.concurrency)
+        self._cleaners = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cleaner")
+
+    def invoke(
+        self,
+        function: Function,
+        request: FunctionRequest,
+        *,
+        timeout: float | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+    ) -> FunctionResponse:
+        """Run `function` once.
+
+        `timeout` (seconds) replaces the function's own, up to the operator's ceiling. `on_log`
+        is called with each log entry as it comes, from this thread.
+
+        Raises:
+            SandboxError: the platform could not serve; see `sandbox.errors`.
+        """
+        payload = encode_request(request, max_bytes=self._settings.limits.request)
+        try:
+            deployment = self._deployer.deploy(function)
+        except BuildFailedError as failure:
+            return _build_failed(request, failure)
+        run = _Run(
+            deployment,
+            request,
+            settings=self._settings,
+            timeout=self._time_limit(deployment, timeout),
+            on_log=on_log or (lambda _: None),
+        )
+        self._take_slot(run)
+        try:
+            return self._serve(run, payload)
+        finally:
+            self._slots.release()
+
+    def close(self) -> None:
+        """Wait until every container is removed."""
+        self._cleaners.shutdown(wait=True)
+
+    def _time_limit(self, deployment: Deployment, asked: float | None) -> float:
+        if asked is None:
+            return deployment.policy.timeout
+        return min(asked, self._settings.ceilings.timeout)
+
+    def _take_slot(self, run: _Run) -> None:
+        if not self._slots.acquire(timeout=run.time_limit):
+            raise OverloadedError(
+                f"all {self._settings.concurrency} places were taken for "
+                f"{run.time_limit:g}s, the whole time limit of the invocation",
+                retry_after=1.0,
+                hint="try again, or raise `concurrency` in the settings",
+            )
+        run.queued()
+
+    def _serve(self, run: _Run, payload: bytes) -> FunctionResponse:
+        function = run.deployment.function
+        spec = function_spec(
+            function,
+            run.deployment.policy,
+            image=run.deployment.image,
+            bundle=run.deployment.bundle.path,
+            uid=new_uid(),
+            runtime_class=run.deployment.runtime_class,
+            labels=self._owner.labels(function.name),
+        )
+        container = self._engine.create(spec)
+        try:
+            stopped = run.converse(container, payload)
+            if stopped is None:
+                response = run.answered(container)
+            else:
+                container.kill()
+                run.drain(container)
+                container.remove()
+                response = run.killed(stopped)
+        except BaseException:
+            # Ours failed, or Ctrl-C: the container goes before anything else happens.
+            container.remove()
+            raise
+        self._cleaners.submit(_remove, container)
+        return response
+
+
+class _Run:
+    """One invocation under way: its clock, its collector, and the response it leads to."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        request: FunctionRequest,
+        *,
+        settings: Settings,
+        timeout: float,
+        on_log: Callable[[LogEntry], None],
+    ) -> None:
+        limits = settings.limits
+        collector = (
+            HandlerCollector if deployment.function.interface == "handler" else StdioCollector
+        )
+        self.deployment = deployment
+        self.time_limit = timeout
+        self._request = request
+        self._limits = limits
+        self._engine_timeout = settings.engine.timeout
+        self._on_log = on_log
+        self._collector = collector(
+            max_output=limits.output, max_logs=limits.logs, now=timestamp_now
+        )
+        # Times of `time.monotonic`. The one deadline covers queue, boot and run.
+        self._asked_at = time.monotonic()
+        self._deadline = self._asked_at + timeout
+        self._booting_at = self._asked_at
+        self._ready_at: float | None = None
+
+    def queued(self) -> None:
+        """The wait for a place is over; the container boots."""
+        self._booting_at = time.monotonic()
+
+    def converse(self, container: Container, payload: bytes) -> FunctionError | None:
+        """Start, ask, and listen until the function has answered or ended.
+
+        Returns the limit that stopped it, or None. After that it has to be killed.
+        """
+        try:
+            container.start()
+        except ContainerStartError as error:
+            return FunctionError(
+                code=Code.INIT_FAILED,
+                message="its container could not be started",
+                details={"reason": str(error)},
+            )
+        container.send(payload, end=True)
+        try:
+            self._listen(container)
+        except TimeoutError:
+            return self._out_of_time()
+        except LimitExceeded as exceeded:
+            return flood_error(exceeded.limit, self._limits, observed=exceeded.observed)
+        return None
+
+    def _listen(self, container: Container) -> None:
+        boot_deadline = self._booting_at + self._limits.boot
+        while True:
+            self._note_ready()
+            if self._collector.complete:
+                return
+            deadline = self._deadline
+            if self._ready_at is None:
+                deadline = min(deadline, boot_deadline)
+            chunk = container.receive(deadline)
+            if chunk is None:
+                return
+            for entry in self._collector.feed(chunk):
+                self._on_log(entry)
+
+    def _note_ready(self) -> None:
+        if self._ready_at is None and self._collector.ready:
+            self._ready_at = time.monotonic()
+
+    def _out_of_time(self) -> FunctionError:
+        now = time.monotonic()
+        if self._ready_at is None and now < self._deadline:
+            return boot_timeout_error(self._limits.boot, observed=now - self._booting_at)
+        answered = self._collector.finish().error is None
+        return timeout_error(self.time_limit, observed=now - self._asked_at, answered=answered)
+
+    def drain(self, container: Container) -> None:
+        """Take what a killed function had still written, for its logs."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        try:
+            while (chunk := container.receive(deadline)) is not None:
+                for entry in self._collector.feed(chunk):
+                    self._on_log(entry)
+        except (TimeoutError, LimitExceeded):
+            return
+
+    def answered(self, container: Container) -> FunctionResponse:
+        """The response of a function that answered or ended by itself."""
+        parsed = self._collector.finish()
+        report = self._collector.report
+        if parsed.well_formed:
+            return self._response(parsed, parsed.error)
+        if report is None and not self._collector.complete:
+            # Init was killed too, or is not there: the engine knows how it ended.
+            ended = container.wait(self._engine_timeout)
+            death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
+        else:
+            death = death_from(report)
+        assert parsed.error is not None  # noqa: S101 - what is not well formed says why
+        error = death_error(
+            death,
+            self.deployment.policy,
+            phase="boot" if self._ready_at is None else "run",
+            invalid=parsed.error,
+        )
+        return self._response(parsed, error)
+
+    def killed(self, error: FunctionError) -> FunctionResponse:
+        """The response of a function that a limit stopped."""
+        return self._response(self._collector.finish(), error)
+
+    def _response(self, parsed: Parsed, error: FunctionError | None) -> FunctionResponse:
+        now = time.monotonic()
+        ready_at = self._ready_at if self._ready_at is not None else now
+        report, usage = self._collector.report, self._collector.usage
+        policy = self.deployment.policy
+        return FunctionResponse(
+            request_id=self._request.request_id,
+            success=error is None,
+            output=parsed.output if error is None else None,
+            error=error,
+            logs=parsed.logs,
+            duration_ms=_milliseconds(now - self._asked_at),
+            stats=Stats(
+                cold=True,
+                queue_ms=_milliseconds(self._booting_at - self._asked_at),
+                boot_ms=_milliseconds(ready_at - self._booting_at),
+                run_ms=_milliseconds(now - ready_at),
+                cpu_ms=usage.cpu_ms if usage else report.cpu_ms if report else None,
+                peak_memory_bytes=(
+                    usage.peak_memory_bytes
+                    if usage
+                    else report.peak_memory_bytes
+                    if report
+                    else None
+                ),
+                runtime_class=self.deployment.runtime_class,
+                version=self.deployment.bundle.digest,
+                limits_hit=limits_touched(report, policy, error),
+            ),
+        )
+
+
+def _build_failed(request: FunctionRequest, failure: BuildFailedError) -> FunctionResponse:
+    return FunctionResponse(
+        request_id=request.request_id,
+        success=False,
+        error=FunctionError(
+            code=Code.BUILD_FAILED, message=failure.message, details={"log": failure.log}
+        ),
+    )
+
+
+def _remove(container: Container) -> None:
+    try:
+        container.remove()
+    except Exception:  # the edge of a thread: the reaper takes what stays behind
+        log.exception("could not remove container %s", container.id)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,166 @@
+"""`Sandbox`: the library behind one object."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from sandbox.builds.builder import Builder
+from sandbox.bundle import BundleStore
+from sandbox.deploy import Deployer
+from sandbox.engine.docker import DockerEngine
+from sandbox.errors import SandboxError
+from sandbox.executor import Executor, new_request_id
+from sandbox.models import AuthContext, FileUpload, FunctionContext, FunctionRequest
+from sandbox.reaper import Owner, reap
+from sandbox.registry import Registry
+from sandbox.secrets import load_secrets, resolve_env
+from sandbox.settings import Settings, default_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sandbox.discovery import Function
+    from sandbox.engine.base import Engine
+    from sandbox.models import FunctionResponse, LogEntry
+    from sandbox.problems import Problem
+    from sandbox.registry import Registrar
+
+
+class Sandbox:
+    """Runs the functions of one directory, each invocation in a container of its own.
+
+        with Sandbox("functions") as sandbox:
+            response = sandbox.invoke("hello", {"name": "World"})
+
+    A context manager: leaving it waits until every container is removed. Safe to use from many
+    threads. `engine` replaces the Docker engine that the settings name; whoever hands one in
+    closes it.
+
+    Raises:
+        InvalidSettingsError: the settings or the secrets file cannot be used.
+    """
+
+    def __init__(
+        self,
+        functions: str | Path = "functions",
+        *,
+        settings: Settings | None = None,
+        engine: Engine | None = None,
+        registrar: Registrar | None = None,
+    ) -> None:
+        self._closed = True  # until everything below has worked
+        self.settings = settings or Settings()
+        self._secrets = load_secrets(self.settings.secrets_file)
+        self._registry = Registry(Path(functions), registrar=registrar)
+        self._owns_engine = engine is None
+        self.engine: Engine = engine or DockerEngine(
+            host=self.settings.engine.host, timeout=self.settings.engine.timeout
+        )
+        self._store = self.settings.store or default_store(os.environ)
+        self._owner = Owner(self._store)
+        bundles = BundleStore(self._store)
+        builder = Builder(self.engine, self.settings, store=bundles, owner=self._owner)
+        self._executor = Executor(
+            self.engine,
+            self.settings,
+            deployer=Deployer(self.engine, self.settings, store=bundles, builder=builder),
+            owner=self._owner,
+        )
+        self._reaper: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """The functions by name, as they were found by the last `reload` or at the start."""
+        return self._registry.functions
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """What is wrong with the functions' directory; functions without problems run."""
+        return self._registry.problems
+
+    def reload(self) -> None:
+        """Look at the functions' directory again. Invocations under way are not disturbed."""
+        self._registry.reload()
+
+    def invoke(  # noqa: PLR0913
+        self,
+        name: str,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
+        *,
+        auth: AuthContext | Mapping[str, Any] | None = None,
+        files: Sequence[FileUpload] = (),
+        timeout: float | None = None,
+        request_id: str | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+    ) -> FunctionResponse:
+        """Run the function `name` once and return its response, successful or not.
+
+        `files` are added to the input as `_files`. `timeout`, in seconds, replaces the
+        function's own, up to the operator's ceiling. `on_log` is called with each log entry as
+        it comes.
+
+        Raises:
+            FunctionNotFoundError: there is no such function; near names are in the message.
+            InvalidManifestError: there is, and its manifest has problems.
+            InvalidRequestError: the input is not a JSON object, or too large.
+            PolicyRefusedError: the operator's settings do not allow it.
+            RuntimeNotAvailableError: an image is missing; says which command builds it.
+            OverloadedError: no place came free within the deadline.
+            EngineUnavailableError: the container engine cannot be reached.
+        """
+        function = self._registry.get(name)
+        document = dict(input or {})
+        if files:
+            document["_files"] = [file.model_dump() for file in files]
+        request = FunctionRequest(
+            request_id=request_id or new_request_id(),
+            function=function.name,
+            input=document,
+            context=FunctionContext(
+                auth=None if auth is None else AuthContext.model_validate(auth),
+                env=resolve_env(function, self._secrets),
+                alyx_url=self.settings.alyx_url,
+            ),
+        )
+        response = self._executor.invoke(function, request, timeout=timeout, on_log=on_log)
+        self._reap_once()
+        return response
+
+    def _reap_once(self) -> None:
+        """Clear what an earlier process left behind, once, off the path of the response."""
+        if self._reaper is None:
+            self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+            self._reaper.start()
+
+    def _reap(self) -> None:
+        try:
+            reap(self.engine, self._store)
+        except SandboxError:  # the next process will find them
+            return
+
+    def close(self) -> None:
+        """Wait until every container is removed, then let go of the engine."""
+        if self._closed:
+            return
+        self._closed = True
+        self._executor.close()
+        if self._reaper is not None:
+            self._reaper.join()
+        self._owner.close()
+        if self._owns_engine:
+            self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn("a Sandbox was not closed", ResourceWarning, stacklevel=2, source=self)

@@ -1,0 +1,56 @@
+"""The operator's secrets: the only place where `${NAME}` in a manifest is looked up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sandbox.errors import InvalidSettingsError, PolicyRefusedError
+from sandbox.manifest import resolve
+from sandbox.yamldoc import load_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sandbox.discovery import Function
+
+
+def load_secrets(path: Path | None) -> Mapping[str, str]:
+    """The secrets file: a YAML map of names to texts. No file, no secrets.
+
+    Raises:
+        InvalidSettingsError: it cannot be read, or is not such a map. Never shows a value.
+    """
+    if path is None:
+        return {}
+    mapping, problems = load_mapping(path)
+    if problems:
+        raise InvalidSettingsError(
+            f"the secrets file has problems: {problems[0]}",
+            details={"problems": [str(problem) for problem in problems]},
+        )
+    secrets = {}
+    for name, value in mapping.items():
+        if isinstance(value, dict | list) or value is None:
+            raise InvalidSettingsError(f"{path}: {name}: a secret is a text")
+        secrets[name] = str(value)
+    return secrets
+
+
+def resolve_env(function: Function, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The function's environment with every `${NAME}` replaced.
+
+    Raises:
+        PolicyRefusedError: it names a secret that the operator does not give.
+    """
+    resolved = {}
+    for name, text in function.manifest.env.items():
+        try:
+            resolved[name] = resolve(text, secrets)
+        except KeyError as missing:
+            raise PolicyRefusedError(
+                f"{function.where('env', name)}: env.{name} needs the secret {missing.args[0]}, "
+                "which is not given here",
+                hint="add it to the file that `secrets_file` in the settings names",
+            ) from None
+    return resolved

@@ -1,0 +1,4 @@
+exports.handler = async (ctx) => {
+  const name = ctx.input.name ?? 'World';
+  return { message: `Hello, ${name}!` };
+};

@@ -1,0 +1,367 @@
+"""The project's images: what each is made of, whether it is up to date, and how it is built.
+
+An image is up to date when the digest of its inputs, which it carries as a label, is the one that
+this version of the project expects: looking that up costs no build.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sandbox.engine.base import ImageBuildError
+from sandbox.errors import RuntimeNotAvailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sandbox.engine.base import Engine, Image
+
+LABEL_IMAGE: Final = "alyx.sandbox.image"
+LABEL_INPUTS: Final = "alyx.sandbox.inputs"
+LABEL_VERSION: Final = "org.opencontainers.image.version"
+LABEL_TITLE: Final = "org.opencontainers.image.title"
+# The Debian image that everything is made from; the same on all images of one build.
+LABEL_BASE: Final = "org.opencontainers.image.base.name"
+
+ARCHITECTURES: Final = ("x86_64", "amd64")
+_PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+_HOST_CA_BUNDLES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, Red Hat
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # macOS, the BSDs
+)
+
+State = Literal["ready", "stale", "missing"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What an image is made of: its folder, files of other folders, images it is built from."""
+
+    needs: tuple[str, ...] = ("toolbox", "base")
+    shared: tuple[str, ...] = ()
+
+
+# In the order in which they can be built.
+RECIPES: Final[Mapping[str, Recipe]] = {
+    "toolbox": Recipe(needs=()),
+    "base": Recipe(needs=("toolbox",)),
+    "python": Recipe(),
+    "node": Recipe(shared=("js/bootstrap.mjs",)),
+    "deno": Recipe(shared=("js/bootstrap.mjs",)),
+    "bun": Recipe(shared=("js/bootstrap.mjs",)),
+    "go": Recipe(),
+    "binary": Recipe(),
+}
+# The toolbox only builds the others.
+IMAGE_NAMES: Final = tuple(name for name in RECIPES if name != "toolbox")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageStatus:
+    """An image as the engine has it. `size` is in bytes; None and "" where it is missing."""
+
+    name: str
+    reference: str
+    state: State
+    version: str = ""
+    size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """One event of a build.
+
+    `text` is a line of the build's output for `output`, and empty otherwise; `seconds` and `size`
+    (bytes) are set for `built`, `size` also for `current`: nothing was to do.
+    """
+
+    image: str
+    event: Literal["building", "output", "built", "current"]
+    text: str = ""
+    seconds: float = 0.0
+    size: int = 0
+
+
+def reference(name: str) -> str:
+    """The tag of the image called `name`."""
+    return f"alyx-sandbox/{name}:latest"
+
+
+@functools.cache
+def expected_inputs(name: str) -> str:
+    """Digest (sha256, hex) of everything that decides what is in the image: the files of its
+    context, its pinned versions, and the same of the images it is built from.
+
+    The Debian image to build from and the CA bundle are the operator's, and not part of it.
+    """
+    digest = hashlib.sha256()
+    for path, source in sorted(_context_files(name).items()):
+        executable = os.access(source, os.X_OK)
+        content = hashlib.sha256(source.read_bytes()).hexdigest()
+        digest.update(json.dumps([path, executable, content]).encode())
+    digest.update(json.dumps(_pins().get(name, {}), sort_keys=True).encode())
+    for needed in RECIPES[name].needs:
+        digest.update(expected_inputs(needed).encode())
+    return digest.hexdigest()
+
+
+def require(engine: Engine, name: str) -> Image:
+    """The image called `name`, up to date.
+
+    Raises:
+        RuntimeNotAvailableError: it is missing or out of date; the hint builds it.
+    """
+    image = engine.image(reference(name))
+    if image is not None and image.labels.get(LABEL_INPUTS) == expected_inputs(name):
+        return image
+    problem = "is not built yet" if image is None else "is out of date"
+    raise RuntimeNotAvailableError(
+        f"the image {reference(name)} {problem}", hint=f"sandbox images build {name}"
+    )
+
+
+def status(engine: Engine) -> list[ImageStatus]:
+    """How each image stands, in the order of `IMAGE_NAMES`."""
+    return [_status(engine, name) for name in IMAGE_NAMES]
+
+
+def build(  # noqa: PLR0913
+    engine: Engine,
+    names: Sequence[str] = (),
+    *,
+    base: str | None = None,
+    ca_bundle: Path | None = None,
+    force: bool = False,
+    environment: Mapping[str, str] = os.environ,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Build the images called `names` (else all), and those they need, where they are not current.
+
+    `base` is a Debian image to build from; without one, `mmdebstrap` makes it. `ca_bundle` (PEM)
+    is trusted while building and never left in an image; without one, the host's is used. `force`
+    builds what is current too, with Debian's latest updates. From `environment` the proxies are
+    taken.
+
+    Raises:
+        RuntimeNotAvailableError: no such image, or not for this machine's architecture.
+        ImageBuildError: a step failed; `details.log` holds the end of its output.
+    """
+    for name in names:
+        if name not in IMAGE_NAMES:
+            raise RuntimeNotAvailableError(
+                f"there is no image called {name}", hint=f"there are {', '.join(IMAGE_NAMES)}"
+            )
+    architecture = engine.info().architecture
+    if architecture not in ARCHITECTURES:
+        raise RuntimeNotAvailableError(
+            f"the images are for amd64, and this engine runs on {architecture}",
+            hint="point DOCKER_HOST to an engine on an amd64 machine",
+        )
+    builder = _Builder(
+        engine,
+        ca_bundle=ca_bundle or _host_ca_bundle(environment),
+        proxies=_proxies(environment),
+        on_progress=on_progress,
+    )
+    builder.build(names or IMAGE_NAMES, base=base, force=force)
+
+
+class _Builder:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        ca_bundle: Path,
+        proxies: Mapping[str, str],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._engine = engine
+        self._ca_bundle = ca_bundle
+        self._proxies = proxies
+        self._on_progress = on_progress
+
+    def build(self, names: Sequence[str], *, base: str | None, force: bool) -> None:
+        """Build what is to build, in the order of `RECIPES`."""
+        stale = {name for name in names if force or not self._current(name, base)}
+        needed = {needed for name in stale for needed in RECIPES[name].needs}
+        stale |= {name for name in needed if force or not self._current(name, base)}
+        refresh = str(int(time.time())) if force else ""
+        for name in RECIPES:
+            if name in stale:
+                self._build(name, base=base, refresh=refresh)
+            elif name in names:
+                size = _status(self._engine, name).size or 0
+                self._on_progress(Progress(image=name, event="current", size=size))
+
+    def _current(self, name: str, base: str | None) -> bool:
+        image = self._engine.image(reference(name))
+        return (
+            image is not None
+            and image.labels.get(LABEL_INPUTS) == expected_inputs(name)
+            and base in (None, image.labels.get(LABEL_BASE))
+        )
+
+    def _build(self, name: str, *, base: str | None, refresh: str) -> None:
+        started = time.monotonic()
+        self._on_progress(Progress(image=name, event="building"))
+        pins = {key.upper(): value for key, value in _pins().get(name, {}).items()}
+        if name == "toolbox":
+            base = base or self._debian(pins["SUITE"])
+            pins |= {"BASE": base, "REFRESH": refresh}
+        else:
+            toolbox = self._engine.image(reference("toolbox"))
+            base = toolbox.labels[LABEL_BASE] if toolbox else ""
+        with tempfile.TemporaryDirectory(prefix="alyx-sandbox-") as directory:
+            context = Path(directory)
+            write_context(name, context, ca_bundle=self._ca_bundle)
+            for line in self._engine.build_image(
+                context,
+                tag=reference(name),
+                build_args=pins | self._proxies,
+                labels=labels(name, base=base),
+            ):
+                self._on_progress(Progress(image=name, event="output", text=line))
+        self._on_progress(
+            Progress(
+                image=name,
+                event="built",
+                seconds=time.monotonic() - started,
+                size=_status(self._engine, name).size or 0,
+            )
+        )
+
+    def _debian(self, suite: str) -> str:
+        """A minimal Debian, made here where no registry is reachable; kept for the next build."""
+        tag = f"alyx-sandbox/debian:{suite}"
+        if self._engine.image(tag) is not None:
+            return tag
+        hint = (
+            "install mmdebstrap (it runs as root), or name a Debian image to build from: "
+            f"sandbox images build --base debian:{suite}-slim"
+        )
+        if shutil.which("mmdebstrap") is None:
+            raise ImageBuildError("there is no mmdebstrap to make a Debian with", hint=hint)
+        with tempfile.TemporaryDirectory(prefix="alyx-sandbox-") as directory:
+            archive = Path(directory) / "debian.tar"
+            log = []
+            for line in _run(["mmdebstrap", "--variant=apt", suite, str(archive)]):
+                log.append(line)
+                self._on_progress(Progress(image="toolbox", event="output", text=line))
+            if not archive.exists():
+                raise ImageBuildError(
+                    "mmdebstrap failed", hint=hint, details={"log": "\n".join(log[-40:])}
+                )
+            self._engine.import_image(
+                archive, tag=tag, labels={LABEL_IMAGE: "debian", LABEL_VERSION: suite}
+            )
+        return tag
+
+
+def write_context(name: str, directory: Path, *, ca_bundle: Path) -> None:
+    """Lay out the build context of an image in the empty `directory`.
+
+    Modes are normalised, so that the umask of a checkout decides nothing.
+    """
+    for path, source in _context_files(name).items():
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+    if name == "toolbox":
+        shutil.copyfile(ca_bundle, directory / "ca-bundle.crt")
+        (directory / "ca-bundle.crt").chmod(0o644)
+
+
+def labels(name: str, *, base: str) -> dict[str, str]:
+    """The labels that the image called `name` gets when it is built."""
+    pins = _pins()
+    return {
+        LABEL_TITLE: f"alyx-sandbox {name}",
+        LABEL_VERSION: pins.get(name, {}).get("version", pins["toolbox"]["suite"]),
+        LABEL_BASE: base,
+        LABEL_IMAGE: name,
+        LABEL_INPUTS: expected_inputs(name),
+    }
+
+
+def _status(engine: Engine, name: str) -> ImageStatus:
+    image = engine.image(reference(name))
+    if image is None:
+        return ImageStatus(name=name, reference=reference(name), state="missing")
+    current = image.labels.get(LABEL_INPUTS) == expected_inputs(name)
+    return ImageStatus(
+        name=name,
+        reference=reference(name),
+        state="ready" if current else "stale",
+        version=image.labels.get(LABEL_VERSION, ""),
+        size=image.size,
+    )
+
+
+def _root() -> Path:
+    """The folder that ships as the package `sandbox_images`."""
+    # Not importlib.resources: it costs every invocation of the command line several milliseconds.
+    file = importlib.import_module("sandbox_images").__file__
+    assert file is not None  # noqa: S101 - a regular package has one
+    return Path(file).parent
+
+
+@functools.cache
+def _pins() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((_root() / "versions.toml").read_text())
+
+
+def _context_files(name: str) -> dict[str, Path]:
+    """The files of an image's build context, by their path in it."""
+    root = _root()
+    folder = root / name
+    files = {
+        str(path.relative_to(folder)): path
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return files | {Path(path).name: root / path for path in RECIPES[name].shared}
+
+
+def _host_ca_bundle(environment: Mapping[str, str]) -> Path:
+    for candidate in (environment.get("SSL_CERT_FILE"), *_HOST_CA_BUNDLES):
+        if candidate and Path(candidate).is_file():
+            return Path(candidate)
+    raise ImageBuildError(
+        "no CA certificates were found on this machine",
+        hint="install ca-certificates, or set `images.ca_bundle` in the settings",
+    )
+
+
+def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """Docker hands these to build steps without keeping them in the image's history."""
+    names = (*_PROXY_VARIABLES, *(name.upper() for name in _PROXY_VARIABLES))
+    return {name: environment[name] for name in names if environment.get(name)}
+
+
+def _run(command: list[str]) -> Iterator[str]:
+    """The lines of what `command` writes; ends with it, however it ends."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+        for line in process.stdout:
+            yield line.rstrip("\n")

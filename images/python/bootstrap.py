@@ -132,7 +132,8 @@ def describe(error):
 
     traceback.print_exception(error)
     fields = {name: value for name, value in vars(error).items() if not name.startswith("_")}
-    code = fields.pop("code", None)
+    # An exception class may carry its code for all of its instances.
+    code = fields.pop("code", getattr(error, "code", None))
     if not (isinstance(code, str) and code):
         if code is not None:
             fields["code"] = code

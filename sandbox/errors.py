@@ -80,7 +80,9 @@ CODES: Final[Mapping[Code, CodeInfo]] = {
         502,
         _FAILED,
     ),
-    Code.OUTPUT_TOO_LARGE: CodeInfo("its output or its logs went over the cap; killed", 502, _FAILED),
+    Code.OUTPUT_TOO_LARGE: CodeInfo(
+        "its output or its logs went over the cap; killed", 502, _FAILED
+    ),
     Code.INVALID_RESPONSE: CodeInfo("what it wrote to stdout is no response", 502, _FAILED),
     Code.FUNCTION_CRASHED: CodeInfo(
         "ended without a response; `details.exit_code`, `details.signal`", 502, _FAILED

@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandbox.builds.compile import BuildFailedError
@@ -40,7 +39,7 @@ from sandbox.protocol.request import encode_request
 from sandbox.protocol.response import LimitExceeded, StdioCollector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sandbox.deploy import Deployer, Deployment
     from sandbox.discovery import Function
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OnLog = "Callable[[LogEntry], None]"
 # After a kill, how long to wait for the stream to end, for the last of the logs.
 _DRAIN_SECONDS = 1.0
 
@@ -236,8 +234,9 @@ class _Run:
         now = time.monotonic()
         if self._ready_at is None and now < self._deadline:
             return boot_timeout_error(self._limits.boot, observed=now - self._booting_at)
-        answered = self._collector.finish().error is None
-        return timeout_error(self.time_limit, observed=now - self._asked_at, answered=answered)
+        return timeout_error(
+            self.time_limit, observed=now - self._asked_at, answered=self._collector.answered
+        )
 
     def drain(self, container: Container) -> None:
         """Take what a killed function had still written, for its logs."""
@@ -255,13 +254,14 @@ class _Run:
         report = self._collector.report
         if parsed.well_formed:
             return self._response(parsed, parsed.error)
+        if self._collector.init_error is not None:
+            return self._response(parsed, self._collector.init_error)
         if report is None and not self._collector.complete:
             # Init was killed too, or is not there: the engine knows how it ended.
             ended = container.wait(self._engine_timeout)
             death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
         else:
             death = death_from(report)
-        assert parsed.error is not None  # noqa: S101 - what is not well formed says why
         error = death_error(
             death,
             self.deployment.policy,

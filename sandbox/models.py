@@ -117,9 +117,7 @@ class FunctionResponse(_Value):
         """The response document of the contract; `output` only on success, else `error`."""
         document = self.model_dump(exclude={"output", "error"})
         outcome = (
-            {"output": self.output}
-            if self.error is None
-            else {"error": self.error.model_dump()}
+            {"output": self.output} if self.error is None else {"error": self.error.model_dump()}
         )
         head = {"request_id": document.pop("request_id"), "success": document.pop("success")}
         return head | outcome | document

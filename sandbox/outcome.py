@@ -101,8 +101,8 @@ def memory_error(policy: Policy, death: Death) -> FunctionError:
 
 
 def death_error(
-    death: Death, policy: Policy, *, phase: Phase, invalid: FunctionError
-) -> FunctionError:
+    death: Death, policy: Policy, *, phase: Phase, invalid: FunctionError | None
+) -> FunctionError | None:
     """The error for a function that ended by itself without a well-formed response.
 
     `invalid` is the INVALID_RESPONSE of the codec, with what the function wrote.

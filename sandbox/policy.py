@@ -90,7 +90,7 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
         )
     notes: list[Note] = []
 
-    def limit(field: str, show: Callable[[Any], str]) -> Any:  # noqa: ANN401
+    def limit(field: str, show: Callable[[Any], str]) -> Any:
         asked = getattr(manifest, field)
         if asked is None:
             asked = getattr(settings.defaults, field)

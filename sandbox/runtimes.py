@@ -15,6 +15,7 @@ Interface = Literal["stdio", "handler"]
 # Where things are inside every container.
 FUNCTION_DIR: Final = PurePosixPath("/function")
 SUPPORT_DIR: Final = PurePosixPath("/opt/alyx")
+TMP_DIR: Final = "/tmp"  # noqa: S108 - the container's own
 INIT: Final = str(SUPPORT_DIR / "init")
 
 
@@ -48,7 +49,7 @@ class RuntimeInfo:
 
 
 # HOME and caches point at the only writable place; a function's own uid has no home.
-_COMMON_ENV: Final = {"HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
+_COMMON_ENV: Final = {"HOME": TMP_DIR, "TMPDIR": TMP_DIR, "LANG": "C.UTF-8"}
 
 RUNTIMES: Final[Mapping[Runtime, RuntimeInfo]] = {
     Runtime.DENO: RuntimeInfo(
@@ -56,7 +57,8 @@ RUNTIMES: Final[Mapping[Runtime, RuntimeInfo]] = {
         # The container is the boundary; a permission prompt inside it would only hang.
         interpreter=("deno", "run", "--quiet", "--allow-all", "--no-prompt", "--no-lock"),
         bootstrap="bootstrap.mjs",
-        env=_COMMON_ENV | {"DENO_DIR": "/tmp/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},
+        env=_COMMON_ENV
+        | {"DENO_DIR": f"{TMP_DIR}/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},
         suffixes=(".ts", ".mts", ".js", ".mjs", ".tsx", ".jsx"),
     ),
     Runtime.NODE: RuntimeInfo(

@@ -105,7 +105,7 @@ _CLONE_NAMESPACES = 0x7E020000
 
 
 def build_profile(docker_allows: list[str]) -> dict[str, Any]:
-    """The profile, in the JSON form that Docker takes, from the names that Docker's default allows."""
+    """The profile, in the JSON form that Docker takes, from the names that its default allows."""
     special = {"socket", "clone", "clone3", "personality"}
     allowed = sorted({*docker_allows, *_NEWER} - DENIED.keys() - special)
     return {
@@ -124,7 +124,7 @@ def build_profile(docker_allows: list[str]) -> dict[str, Any]:
                 for family, kind in _SOCKETS
             ),
             _when("clone", _masked(0, _CLONE_NAMESPACES, 0)),
-            # clone3 takes its flags by pointer, where seccomp cannot look; libc falls back to clone.
+            # clone3's flags are behind a pointer, where seccomp cannot look; libc uses clone instead.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
             # PER_LINUX, and the query of the present one.
             _when("personality", _equal(0, 0)),

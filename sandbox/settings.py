@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from sandbox.errors import InvalidSettingsError
+from sandbox.manifest_problems import validated
+from sandbox.problems import Problem, has_errors
 from sandbox.runtimes import Runtime
 from sandbox.units import MIB, parse_duration, parse_size
+from sandbox.yamldoc import Node, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,6 +145,69 @@ class Settings(_Settings):
     limits: FixedLimits = FixedLimits()
     build: BuildSettings = BuildSettings()
     images: ImageSettings = ImageSettings()
+
+
+def load_settings(
+    path: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings in force: defaults, the file at `path`, then `environment`.
+
+    Without a path, `sandbox.yaml` in the working directory is read if it is there. Relative paths
+    in the file start at its directory.
+
+    Raises:
+        InvalidSettingsError: a file or a variable cannot be used; `details.problems` lists why.
+    """
+    node: Node | None = None
+    file = str(path or SETTINGS_FILE)
+    problems: list[Problem] = []
+    if path is not None or Path(SETTINGS_FILE).exists():
+        node, problems = load(Path(file), file, follow_links=True)
+    in_file = node.value if node is not None and node.value is not None else {}
+    if not isinstance(in_file, dict):
+        problems = [*problems, Problem(message="settings are a map of names to values", file=file)]
+        in_file = {}
+    values = merge(
+        _with_absolute_paths(in_file, Path(file).parent),
+        settings_from_environment(environment or {}),
+    )
+    settings, more = validated(
+        Settings,
+        values,
+        node=node or Node(values, 1, 1),
+        file=file if node else "environment",
+        known=_known_fields(Settings),
+    )
+    problems = [*problems, *more]
+    if settings is None or has_errors(problems):
+        raise InvalidSettingsError(
+            "the settings have problems:\n" + "\n".join(str(problem) for problem in problems),
+            hint=f"they come from {file} and from variables that begin with {ENV_PREFIX}",
+            details={"problems": [problem.to_dict() for problem in problems]},
+        )
+    return settings
+
+
+def _with_absolute_paths(values: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """`values` with the paths that are relative to the settings file made absolute."""
+    result = dict(values)
+    for name in ("store", "secrets_file"):
+        if isinstance(result.get(name), str):
+            result[name] = directory.absolute() / result[name]
+    images = result.get("images")
+    if isinstance(images, dict) and isinstance(images.get("ca_bundle"), str):
+        result["images"] = images | {"ca_bundle": directory.absolute() / images["ca_bundle"]}
+    return result
+
+
+def _known_fields(model: type[BaseModel]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """The names that each section has, by the path of the section: for "did you mean"."""
+    known: dict[tuple[str, ...], tuple[str, ...]] = {(): tuple(model.model_fields)}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            for path, names in _known_fields(field.annotation).items():
+                known[(name, *path)] = names
+    return known
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

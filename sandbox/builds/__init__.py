@@ -1,0 +1,1 @@
+"""Compiling functions, in containers."""

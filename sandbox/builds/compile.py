@@ -96,7 +96,9 @@ def _read_log(container: Container, timeout: float) -> str:
 
 def _text(output: bytearray) -> str:
     # The last line is init's report of the exit, not the build's.
-    written, _, _ = bytes(output).rpartition(_RECORD_SEPARATOR) if (
-        _RECORD_SEPARATOR in output
-    ) else (bytes(output), b"", b"")
+    written, _, _ = (
+        bytes(output).rpartition(_RECORD_SEPARATOR)
+        if (_RECORD_SEPARATOR in output)
+        else (bytes(output), b"", b"")
+    )
     return written[-_LOG_TAIL:].decode(errors="replace").strip()

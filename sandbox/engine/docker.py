@@ -27,7 +27,8 @@ from sandbox.engine.base import (
 )
 from sandbox.engine.docker_images import DockerImages
 from sandbox.errors import EngineUnavailableError, RuntimeNotAvailableError
-from sandbox.protocol.frames import FrameDecoder
+from sandbox.protocol.frames import FrameDecoder, ProtocolError
+from sandbox.runtimes import TMP_DIR
 
 if TYPE_CHECKING:
     import socket
@@ -170,7 +171,7 @@ class DockerEngine:
 class DockerContainer:
     """One container, with its attached stream. See `sandbox.engine.base.Container`."""
 
-    def __init__(self, client: APIClient, container_id: str, attached: Any) -> None:  # noqa: ANN401
+    def __init__(self, client: APIClient, container_id: str, attached: Any) -> None:
         self.id = container_id
         self._client = client
         # What the SDK hands out is a file object around the socket, tied to the response.
@@ -239,7 +240,10 @@ class DockerContainer:
         except ConnectionError:
             data = b""
         if data:
-            self._received.extend(self._decoder.feed(data))
+            try:
+                self._received.extend(self._decoder.feed(data))
+            except ProtocolError as error:
+                raise EngineUnavailableError(f"the engine's stream is garbled: {error}") from error
         else:
             self._ended = True
 
@@ -271,7 +275,7 @@ class DockerContainer:
     def close(self) -> None:
         """Close the attached stream."""
         with contextlib.suppress(OSError):
-            self._attached._response.close()  # noqa: SLF001 - the SDK keeps it there
+            self._attached._response.close()
         with contextlib.suppress(OSError):
             self._attached.close()
         with contextlib.suppress(OSError):
@@ -317,7 +321,7 @@ def create_config(spec: ContainerSpec) -> dict[str, Any]:
                 }
                 for mount in spec.mounts
             ],
-            "Tmpfs": {"/tmp": ",".join([*tmp_options, "exec" if spec.tmp_exec else "noexec"])},  # noqa: S108
+            "Tmpfs": {TMP_DIR: ",".join([*tmp_options, "exec" if spec.tmp_exec else "noexec"])},
             "ShmSize": min(spec.tmp, 64 * 1024 * 1024),
             "Memory": spec.memory,
             # Memory and swap together: equal means no swap.

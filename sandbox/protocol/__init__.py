@@ -1,0 +1,1 @@
+"""The codec: bytes in, values out; no sockets, no threads, no clock."""

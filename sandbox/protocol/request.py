@@ -1,0 +1,84 @@
+"""Requests: what callers hand in, and what goes to a function's stdin."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from sandbox.errors import InvalidRequestError
+from sandbox.models import FileUpload
+from sandbox.protocol.json_values import MAX_DEPTH, JSONValueError, exceeds_depth, loads, loads_text
+from sandbox.units import format_size
+
+if TYPE_CHECKING:
+    from sandbox.models import FunctionRequest, JsonObject
+
+
+def parse_input(data: str | bytes) -> JsonObject:
+    """The input object in what a caller sent.
+
+    Raises:
+        InvalidRequestError: it is not one JSON object; says what is wrong, and where.
+    """
+    try:
+        value = loads(data) if isinstance(data, bytes) else loads_text(data)
+    except JSONValueError as error:
+        raise InvalidRequestError(f"the input is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError(
+            f"the input is {_kind(value)}, and has to be an object",
+            hint='put it into one, such as {"value": …}',
+        )
+    return value
+
+
+def file_upload(*, name: str, filename: str, content_type: str, content: bytes) -> FileUpload:
+    """An element of `input._files` from a file's content."""
+    return FileUpload(
+        name=name,
+        filename=filename,
+        content_type=content_type,
+        size=len(content),
+        data=base64.b64encode(content).decode("ascii"),
+    )
+
+
+def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:
+    """The request document, on one line: what a function reads from its stdin.
+
+    ASCII only, so that a lone surrogate in a caller's text survives as the escape that it was.
+
+    Raises:
+        InvalidRequestError: it is no JSON, nested too deep, or larger than `max_bytes`.
+    """
+    document = {
+        "request_id": request.request_id,
+        "function": request.function,
+        "input": request.input,
+        "context": request.context.model_dump(),
+    }
+    try:
+        text = json.dumps(document, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise _too_deep() from None
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"the input cannot be written as JSON: {error}") from None
+    if exceeds_depth(text):
+        raise _too_deep()
+    if len(text) > max_bytes:
+        raise InvalidRequestError(
+            f"the request is {format_size(len(text))}; the most is {format_size(max_bytes)}",
+            hint="send less, or have the operator raise `limits.request`",
+            details={"limit": max_bytes, "observed": len(text), "setting": "limits.request"},
+        )
+    return text.encode("ascii") + b"\n"
+
+
+def _too_deep() -> InvalidRequestError:
+    return InvalidRequestError(f"the input is nested deeper than {MAX_DEPTH} levels")
+
+
+def _kind(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

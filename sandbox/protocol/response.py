@@ -1,0 +1,246 @@
+"""What a function wrote becomes its response: the rules of the contract, for the stdio interface.
+
+The first that matches wins:
+
+1. the whole of stdout is one JSON object;
+2. the last line that is not empty is a JSON object that has `success`; lines before it are logs;
+3. otherwise INVALID_RESPONSE, with the beginning of stdout and stderr in the details.
+
+Bytes are kept up to the caps and no further.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.errors import Code
+from sandbox.models import FunctionError, LogEntry
+from sandbox.protocol.json_values import JSONValueError, loads
+from sandbox.protocol.logs import MAX_LINE, LimitExceeded, StderrLog, entry_from, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandbox.engine.base import Chunk
+    from sandbox.models import JsonObject
+    from sandbox.protocol.report import ExitReport
+
+# How much of each stream an INVALID_RESPONSE shows.
+SHOWN: Final = 2 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parsed:
+    """The outcome that a function's output describes.
+
+    `well_formed`: it is a response, of success or of failure; else `error` is an
+    INVALID_RESPONSE that says why not.
+    """
+
+    well_formed: bool
+    output: Any
+    error: FunctionError | None
+    logs: tuple[LogEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What a function used, as its bootstrap reports it with the response."""
+
+    cpu_ms: float | None
+    peak_memory_bytes: int | None
+
+
+class Collector:
+    """What both interfaces share: logs, caps, and the report at the end of stderr.
+
+    `max_output` and `max_logs` are in bytes; `now` gives the time stamps of the contract.
+    """
+
+    def __init__(self, *, max_output: int, max_logs: int, now: Callable[[], str]) -> None:
+        self._max_output = max_output
+        self._max_logs = max_logs
+        self._now = now
+        self._logs: list[LogEntry] = []
+        self._stderr = StderrLog(now=now, keep_head=SHOWN)
+        self.output_bytes = 0
+        self.log_bytes = 0
+        self.report: ExitReport | None = None
+        self.usage: Usage | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the function is known to have booted."""
+        return True
+
+    @property
+    def complete(self) -> bool:
+        """Whether the response is known before the end of the stream."""
+        return False
+
+    @property
+    def init_error(self) -> FunctionError | None:
+        """Why the function could not boot, if it said so."""
+        return None
+
+    @property
+    def answered(self) -> bool:
+        """Whether a response has come, though the function may not have ended."""
+        return self.complete
+
+    def feed(self, chunk: Chunk) -> list[LogEntry]:
+        """Take what the container wrote; returns the log entries that it completes.
+
+        Raises:
+            LimitExceeded: the output or the logs went over their cap.
+        """
+        before = len(self._logs)
+        if chunk.stream == "stderr":
+            self._count_logs(len(chunk.data))
+            self._logs.extend(self._stderr.feed(chunk.data))
+        else:
+            self._feed_stdout(chunk.data)
+        return self._logs[before:]
+
+    def finish(self) -> Parsed:
+        """The outcome, from all that was fed; called once, at the end."""
+        entries, self.report = self._stderr.finish()
+        self._logs.extend(entries)
+        return self._parse()
+
+    def _feed_stdout(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _parse(self) -> Parsed:
+        raise NotImplementedError
+
+    def _count_output(self, size: int) -> None:
+        self.output_bytes += size
+        if self.output_bytes > self._max_output:
+            raise LimitExceeded("output", observed=self.output_bytes)
+
+    def _count_logs(self, size: int) -> None:
+        self.log_bytes += size
+        if self.log_bytes > self._max_logs:
+            raise LimitExceeded("logs", observed=self.log_bytes)
+
+    def _invalid(self, reason: str, stdout: bytes) -> Parsed:
+        return Parsed(
+            well_formed=False,
+            output=None,
+            error=FunctionError(
+                code=Code.INVALID_RESPONSE,
+                message=f"what it wrote to stdout is no response: {reason}",
+                details={
+                    "reason": reason,
+                    "stdout": text_of(stdout[:SHOWN]),
+                    "stderr": text_of(bytes(self._stderr.head)),
+                },
+            ),
+            logs=tuple(self._logs),
+        )
+
+    def _well_formed(self, document: JsonObject) -> Parsed:
+        listed = document.get("logs")
+        for item in listed if isinstance(listed, list) else ():
+            self._logs.append(entry_from(item, self._now()))
+        succeeded = document["success"]
+        return Parsed(
+            well_formed=True,
+            output=document.get("output") if succeeded else None,
+            error=None if succeeded else error_from(document),
+            logs=tuple(self._logs),
+        )
+
+
+class StdioCollector(Collector):
+    """Collects what a stdio function writes; the response is known when it has ended."""
+
+    def __init__(self, *, max_output: int, max_logs: int, now: Callable[[], str]) -> None:
+        super().__init__(max_output=max_output, max_logs=max_logs, now=now)
+        self._stdout = bytearray()
+
+    def _feed_stdout(self, data: bytes) -> None:
+        self._stdout += data[: self._max_output - self.output_bytes]
+        self._count_output(len(data))
+
+    @property
+    def answered(self) -> bool:
+        """Whether what came so far is a response, though the function has not ended."""
+        return _find_response(bytes(self._stdout))[0] is not None
+
+    def _parse(self) -> Parsed:
+        stdout = bytes(self._stdout)
+        document, before, reason = _find_response(stdout)
+        if document is None:
+            return self._invalid(reason, stdout)
+        for line in before.splitlines():
+            if line.strip():
+                text = text_of(line[:MAX_LINE], cut=len(line) > MAX_LINE)
+                self._logs.append(LogEntry(message=text, timestamp=self._now()))
+        return self._well_formed(document)
+
+
+def _find_response(stdout: bytes) -> tuple[JsonObject | None, bytes, str]:
+    """The response document and what stands before it, or None, nothing, and the reason."""
+    document, reason = _object(stdout)
+    if document is not None:
+        reason = _why_no_response(document)
+        return (None, b"", reason) if reason else (document, b"", "")
+    before, _, last = stdout.rstrip().rpartition(b"\n")
+    if before.strip():
+        document, why = _object(last)
+        if document is not None and "success" in document:
+            reason = _why_no_response(document)
+            return (None, b"", reason) if reason else (document, before, "")
+        reason = f"neither all of it nor its last line is a response ({why or reason})"
+    return None, b"", reason
+
+
+def error_from(document: JsonObject) -> FunctionError:
+    """The error of a response with `success: false`, in any of the forms that functions use."""
+    error, code = document.get("error"), document.get("error_code")
+    message: Any = error
+    details: Any = {}
+    if isinstance(error, dict):
+        code = error.get("code", code)
+        message = error.get("message")
+        details = error.get("details")
+    return FunctionError(
+        code=code if isinstance(code, str) and code else Code.FUNCTION_ERROR,
+        message=_message(message),
+        details=details
+        if isinstance(details, dict)
+        else {}
+        if details is None
+        else {"details": details},
+    )
+
+
+def _message(value: Any) -> str:
+    if value is None or value == "":
+        return "the function reported a failure and did not say why"
+    return value if isinstance(value, str) else str(value)
+
+
+def _object(data: bytes) -> tuple[JsonObject | None, str]:
+    """The JSON object in `data`, or None and the reason."""
+    if not data.strip():
+        return None, "it is empty"
+    try:
+        value = loads(data)
+    except JSONValueError as error:
+        return None, str(error)
+    return (value, "") if isinstance(value, dict) else (None, "it is JSON, but no object")
+
+
+def _why_no_response(document: JsonObject) -> str:
+    """Why a JSON object is no response, or "" if it is one."""
+    if "success" not in document:
+        if "error" not in document:
+            return "the object has no `success`"
+        document["success"] = False
+    if not isinstance(document["success"], bool):
+        return "`success` is neither true nor false"
+    return ""

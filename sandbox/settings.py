@@ -28,8 +28,8 @@ SETTINGS_FILE: Final = "sandbox.yaml"
 ENV_PREFIX: Final = "SANDBOX_"
 # `SANDBOX_ENGINE__HOST` sets `engine.host`: a single underscore is part of a name.
 ENV_SEPARATOR: Final = "__"
-# Read by the command line itself, as its options' environment variables.
-ENV_OF_OPTIONS: Final = frozenset({"SANDBOX_FUNCTIONS", "SANDBOX_SETTINGS"})
+# Read by the command line itself; no settings.
+ENV_OF_OPTIONS: Final = frozenset({"SANDBOX_FUNCTIONS", "SANDBOX_SETTINGS", "SANDBOX_DEBUG"})
 
 
 class _Settings(BaseModel):

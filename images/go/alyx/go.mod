@@ -1,0 +1,3 @@
+module alyx
+
+go 1.24

@@ -22,7 +22,9 @@ def test_raw_packet_vsock_and_alg_sockets_have_no_rule() -> None:
     rules = [rule for rule in json.loads(profile())["syscalls"] if rule["names"] == ["socket"]]
     families = {rule["args"][0]["value"] for rule in rules}
     types_of = {
-        family: {rule["args"][1]["valueTwo"] for rule in rules if rule["args"][0]["value"] == family}
+        family: {
+            rule["args"][1]["valueTwo"] for rule in rules if rule["args"][0]["value"] == family
+        }
         for family in families
     }
     assert families == {1, 2, 10, 16}  # unix, inet, inet6, netlink

@@ -25,7 +25,22 @@ def test_sizes_of_the_contract_are_read(text: object, size: int) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [0, -1, "0s", "-5s", float("nan"), float("inf"), 1e99, "1e9", "", "s", "5 weeks", True, None, []]
+    [
+        0,
+        -1,
+        "0s",
+        "-5s",
+        float("nan"),
+        float("inf"),
+        1e99,
+        "1e9",
+        "",
+        "s",
+        "5 weeks",
+        True,
+        None,
+        [],
+    ]
     + ["9" * 33, "٣٠s"],  # noqa: RUF001 - digits that int() would accept
 )
 def test_what_is_no_limit_is_refused(bad: object) -> None:

@@ -162,7 +162,7 @@ class StdioCollector(Collector):
         self._stdout = bytearray()
 
     def _feed_stdout(self, data: bytes) -> None:
-        self._stdout += data[: self._max_output - self.output_bytes]
+        self._stdout += data[: max(self._max_output - self.output_bytes, 0)]
         self._count_output(len(data))
 
     @property

@@ -1,0 +1,134 @@
+"""The line protocol between a handler's bootstrap and the executor."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.engine.base import Chunk
+from sandbox.protocol.handler import HandlerCollector
+from sandbox.protocol.logs import LimitExceeded
+from tests.protocol.test_json_values import json_values
+
+READY = b'{"type":"ready"}\n'
+LOG = b'{"type":"log","level":"warn","message":"careful","data":{"a":1},"timestamp":"T"}\n'
+RESPONSE = (
+    b'{"type":"response","request_id":"r","success":true,"output":{"a":1},'
+    b'"usage":{"cpu_ms":2.5,"peak_memory_bytes":4096}}\n'
+)
+
+
+def collector(**caps: int) -> HandlerCollector:
+    return HandlerCollector(**({"max_output": 1000, "max_logs": 1000} | caps), now=lambda: "NOW")
+
+
+def test_ready_log_and_response_in_order() -> None:
+    collecting = collector()
+    assert not collecting.ready
+    collecting.feed(Chunk("stdout", READY))
+    assert collecting.ready
+    (entry,) = collecting.feed(Chunk("stdout", LOG))
+    assert (entry.level, entry.message, entry.data) == ("warn", "careful", {"a": 1})
+    assert not collecting.complete
+    collecting.feed(Chunk("stdout", RESPONSE))
+    assert collecting.complete
+    parsed = collecting.finish()
+    assert (parsed.well_formed, parsed.output, parsed.error) == (True, {"a": 1}, None)
+    assert (collecting.usage.cpu_ms, collecting.usage.peak_memory_bytes) == (2.5, 4096)
+
+
+def test_fed_byte_by_byte_the_outcome_is_the_same() -> None:
+    collecting = collector()
+    for byte in READY + LOG + RESPONSE:
+        collecting.feed(Chunk("stdout", bytes([byte])))
+    assert collecting.complete
+    assert collecting.finish().output == {"a": 1}
+    assert len(collecting.finish().logs) == 1
+
+
+def test_what_the_handler_prints_is_a_log_whatever_it_looks_like() -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stdout", READY))
+    collecting.feed(Chunk("stderr", RESPONSE))
+    assert not collecting.complete
+    collecting.feed(Chunk("stdout", RESPONSE))
+    assert [entry.message for entry in collecting.finish().logs] == [RESPONSE.decode().strip()]
+
+
+def test_a_second_response_changes_nothing() -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stdout", RESPONSE + RESPONSE.replace(b'{"a":1}', b'{"a":2}')))
+    assert collecting.finish().output == {"a": 1}
+
+
+def test_an_import_that_failed_is_init_failed() -> None:
+    collecting = collector()
+    message = {"type": "init_error", "error": {"message": "no module", "details": {"x": 1}}}
+    collecting.feed(Chunk("stdout", json.dumps(message).encode() + b"\n"))
+    assert not collecting.complete
+    error = collecting.init_error
+    assert (error.code, error.message, error.details) == ("INIT_FAILED", "no module", {"x": 1})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"hello",
+        b"[]",
+        b'{"type":"else"}',
+        b'{"type":"response"}',
+        b'{"type":"response","success":1}',
+        b"\xff",
+    ],
+)
+def test_a_line_that_the_bootstrap_never_sends_is_shown(line: bytes) -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stdout", READY + line + b"\n"))
+    parsed = collecting.finish()
+    assert not parsed.well_formed
+    assert parsed.error.code == "INVALID_RESPONSE"
+    assert parsed.error.details["stdout"] == line.decode(errors="backslashreplace")
+
+
+def test_the_end_before_a_response_says_so() -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stdout", READY))
+    assert "before it answered" in collecting.finish().error.message
+
+
+def test_a_response_over_the_cap_stops_the_function_before_its_line_ends() -> None:
+    collecting = collector()
+    with pytest.raises(LimitExceeded) as exceeded:
+        collecting.feed(Chunk("stdout", b'{"type":"response","output":"' + b"x" * 5000))
+    assert exceeded.value.limit == "output"
+
+
+def test_log_messages_count_against_the_cap_on_logs() -> None:
+    collecting = collector()
+    with pytest.raises(LimitExceeded) as exceeded:
+        for _ in range(100):
+            collecting.feed(Chunk("stdout", LOG))
+    assert exceeded.value.limit == "logs"
+
+
+@given(json_values)
+def test_any_output_passes_through_exactly(output: object) -> None:
+    message = {"type": "response", "success": True, "output": output}
+    collecting = collector(max_output=1 << 20)
+    collecting.feed(Chunk("stdout", json.dumps(message).encode() + b"\n"))
+    assert collecting.finish().output == output
+
+
+@given(st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(max_size=40))))
+def test_any_bytes_have_an_outcome(chunks: list[tuple[str, bytes]]) -> None:
+    collecting = collector()
+    for name, data in chunks:
+        try:
+            collecting.feed(Chunk(name, data))  # type: ignore[arg-type]
+        except LimitExceeded:
+            break
+    parsed = collecting.finish()
+    assert parsed.well_formed or parsed.error.code == "INVALID_RESPONSE"

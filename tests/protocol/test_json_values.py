@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.models import dump_json
+from sandbox.protocol.json_values import MAX_DEPTH, JSONValueError, loads
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(json_values)
+def test_any_json_value_passes_through_exactly(value: object) -> None:
+    assert loads(json.dumps(value).encode()) == value
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_value_that_can_be_written_again_or_a_json_value_error(data: bytes) -> None:
+    try:
+        value = loads(data)
+    except JSONValueError:
+        return
+    assert loads(dump_json(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"NaN", "NaN"),
+        (b"[-Infinity]", "Infinity"),
+        (b"1e999", "out of range"),
+        (b'"\xff"', "invalid UTF-8 at byte 1"),
+        (b"1" * 5000, "digits"),
+        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "deeper than 100"),
+        (b"[" * 1_000_000, "deeper than 100"),
+        (b'{"a":' * 1_000_000, "deeper than 100"),
+        (b'{"a": 1', "line 1, column 8"),
+        (b"", "line 1, column 1"),
+    ],
+)
+def test_what_cannot_be_passed_on_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(JSONValueError, match=reason):
+        loads(data)
+
+
+def test_the_deepest_nesting_that_is_allowed_is_read() -> None:
+    assert loads(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+
+
+def test_brackets_in_strings_do_not_count_as_depth() -> None:
+    text = '"' + "[{" * 500 + '\\"["'
+    assert loads(text.encode()) == json.loads(text)
+
+
+def test_integers_of_any_size_and_lone_surrogates_pass_through() -> None:
+    assert loads(b"123456789012345678901234567890") == 123456789012345678901234567890
+    assert dump_json(loads(rb'"\ud800"')) == r'"\ud800"'
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert loads(b"\xef\xbb\xbf{}") == {}
+
+
+def test_of_a_key_that_comes_twice_the_last_value_wins() -> None:
+    assert loads(b'{"a": 1, "a": 2}') == {"a": 2}

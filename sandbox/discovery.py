@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sandbox.schema import Declared
     from sandbox.yamldoc import Node
 
-__all__ = ["Discovery", "Function", "discover", "function_from_file"]
+__all__ = ["Discovery", "Function", "discover", "function_from_path"]
 
 MANIFEST_FILES: Final = ("function.yaml", "function.yml", "manifest.yaml")
 _MANIFEST_SUFFIXES: Final = (".yaml", ".yml")
@@ -74,10 +74,11 @@ def discover(directory: Path) -> Discovery:
     return Discovery(tuple(functions), tuple(problems))
 
 
-def function_from_file(path: Path) -> tuple[Function | None, list[Problem]]:
-    """The function that a single file is, named after it; with the manifest beside it, if any.
+def function_from_path(path: Path) -> tuple[Function | None, list[Problem]]:
+    """The function that a file, or a directory, is by itself; with its manifest, if any.
 
-    A name that no function can have becomes one: `my script.py` is `my-script`.
+    Named after it, and a name that no function can have becomes one: `my script.py` is
+    `my-script`.
     """
     try:
         resolved = path.resolve(strict=True)
@@ -85,9 +86,14 @@ def function_from_file(path: Path) -> tuple[Function | None, list[Problem]]:
         refused = refusal(error)
         return None, [Problem(message=refused.message, mend=refused.mend, file=str(path))]
     search = _Search(resolved.parent, "")
-    letters = (c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in path.stem)
+    is_directory = resolved.is_dir()
+    stem = resolved.name if is_directory else resolved.stem
+    letters = (c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in stem)
     name = "".join(letters).lstrip("-_0123456789")[:63] or "function"
-    search.single_file(resolved.name, function=name)
+    if is_directory:
+        search.directory(resolved.name, function=name)
+    else:
+        search.single_file(resolved.name, function=name)
     return next(iter(search.functions.values()), None), search.problems
 
 
@@ -138,6 +144,17 @@ class _Search:
             assembly = Assembly(description, directory=real.parent)
             self._add(assembly.single_file(real.name), assembly.problems)
 
+    def directory(self, path: str, *, function: str) -> None:
+        """The function that a directory is by itself, whether or not it looks like one."""
+        try:
+            real = resolve_inside(self._root, path)
+        except FileRefusedError as refused:
+            self._refuse(path, function, refused)
+            return
+        description = self._describe(function, path, self._manifests(path, real))
+        if description is not None:
+            self._assemble(description, real)
+
     def _names(self, base: str) -> list[str]:
         """The names in a directory, sorted."""
         with os.scandir(self._root / base) as entries:
@@ -170,8 +187,7 @@ class _Search:
 
     def _folder(self, path: str, real: Path) -> None:
         os.scandir(real).close()  # one that can't be entered is not passed over: OSError
-        folder = Folder(real)
-        manifests = [f"{path}/{name}" for name in MANIFEST_FILES if folder.has(name)]
+        manifests = self._manifests(path, real)
         declared = self._declared.get(real)
         if declared is not None:
             for manifest in manifests:
@@ -181,10 +197,15 @@ class _Search:
                     "keep one of the two",
                     function=declared.function,
                 )
-        elif manifests or detect(folder) is not None:
+        elif manifests or detect(Folder(real)) is not None:
             description = self._describe(PurePosixPath(path).name, path, manifests)
             if description is not None:
                 self._assemble(description, real)
+
+    @staticmethod
+    def _manifests(path: str, real: Path) -> list[str]:
+        folder = Folder(real)
+        return [f"{path}/{name}" for name in MANIFEST_FILES if folder.has(name)]
 
     def _describe(self, name: str, path: str, manifests: list[str]) -> Description | None:
         """What describes a function: its one manifest, or nothing but where it is."""

@@ -49,12 +49,15 @@ def read_regular(path: Path, *, max_bytes: int, follow_links: bool = False) -> b
         descriptor = os.open(path, OPEN_FLAGS & ~os.O_NOFOLLOW if follow_links else OPEN_FLAGS)
     except (OSError, ValueError) as error:
         raise refusal(error) from None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+    try:
         status = os.fstat(descriptor)
         check_regular(status)
         if not follow_links:
             check_hard_link(status, owner=path.parent.stat().st_uid)
-        data = file.read(max_bytes + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > max_bytes:
         raise FileRefusedError(f"it is larger than {max_bytes // 1024} KiB", "make it smaller")
     return data

@@ -13,7 +13,7 @@ from sandbox.runtimes import RUNTIMES
 if TYPE_CHECKING:
     from sandbox.builds.builder import Builder
     from sandbox.bundle import Bundle, BundleStore
-    from sandbox.discovery import Function
+    from sandbox.function import Function
     from sandbox.engine.base import Engine, Image, RuntimeClass
     from sandbox.settings import Settings
 

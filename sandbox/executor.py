@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandbox.deploy import Deployer, Deployment
-    from sandbox.discovery import Function
+    from sandbox.function import Function
     from sandbox.engine.base import Container, Engine
     from sandbox.protocol.response import Parsed
     from sandbox.reaper import Owner

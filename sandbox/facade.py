@@ -23,8 +23,8 @@ from sandbox.settings import Settings, default_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sandbox.discovery import Function
     from sandbox.engine.base import Engine
+    from sandbox.function import Function
     from sandbox.models import FunctionResponse, LogEntry
     from sandbox.problems import Problem
     from sandbox.registry import Registrar
@@ -113,7 +113,31 @@ class Sandbox:
             OverloadedError: no place came free within the deadline.
             EngineUnavailableError: the container engine cannot be reached.
         """
-        function = self._registry.get(name)
+        return self.run(
+            self._registry.get(name),
+            input,
+            auth=auth,
+            files=files,
+            timeout=timeout,
+            request_id=request_id,
+            on_log=on_log,
+        )
+
+    def run(  # noqa: PLR0913
+        self,
+        function: Function,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
+        *,
+        auth: AuthContext | Mapping[str, Any] | None = None,
+        files: Sequence[FileUpload] = (),
+        timeout: float | None = None,
+        request_id: str | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+    ) -> FunctionResponse:
+        """Run a function that is not of the directory once; else the same as `invoke`.
+
+        `sandbox.discovery.function_from_path` makes one of a file.
+        """
         document = dict(input or {})
         if files:
             document["_files"] = [file.model_dump() for file in files]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from sandbox.discovery import Function
+    from sandbox.function import Function
     from sandbox.settings import Settings
 
 # A user and group of its own for every container, so that limits the kernel counts per user

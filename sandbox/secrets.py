@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from sandbox.discovery import Function
+    from sandbox.function import Function
 
 
 def load_secrets(path: Path | None) -> Mapping[str, str]:

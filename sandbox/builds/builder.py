@@ -8,14 +8,14 @@ import json
 from typing import TYPE_CHECKING
 
 from sandbox import images
-from sandbox.builds.compile import run_build
+from sandbox.builds.compile import BuildFailedError, run_build
 from sandbox.runtimes import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.bundle import Bundle, BundleStore
-    from sandbox.discovery import Function
+    from sandbox.function import Function
     from sandbox.engine.base import Engine, RuntimeClass
     from sandbox.reaper import Owner
     from sandbox.settings import Settings
@@ -44,8 +44,13 @@ class Builder:
             BuildFailedError: the build failed; holds the end of its log.
             RuntimeNotAvailableError: the image to build in is missing.
         """
-        if function.runtime is not Runtime.GO:
-            return function, source
+        if function.runtime is Runtime.GO:
+            return self._compile(function, source, runtime_class=runtime_class)
+        return _built_already(function, source), source
+
+    def _compile(
+        self, function: Function, source: Bundle, *, runtime_class: RuntimeClass
+    ) -> tuple[Function, Bundle]:
         built = dataclasses.replace(function, entrypoint=COMPILED)
         image = images.require(self._engine, "go")
         key = _cache_key("go", source.digest, image.id, function.entrypoint, function.interface)
@@ -66,6 +71,25 @@ class Builder:
             )
 
         return built, self._store.produce(key, compile_into)
+
+
+def _built_already(function: Function, source: Bundle) -> Function:
+    """The function with an entrypoint that is there: its build's output, or else its source.
+
+    Node, Deno and Bun run TypeScript as it is, so a function that is not built yet still runs
+    where its entry file can be told.
+    """
+    build = function.manifest.build
+    if build is None or (source.path / function.entrypoint).is_file():
+        return function
+    if function.source_entrypoint is not None:
+        return dataclasses.replace(function, entrypoint=function.source_entrypoint)
+    command = " ".join((build.command, *build.args))
+    raise BuildFailedError(
+        f"{function.where('build')}: its build's output, {build.output}, is not there; "
+        f"run `{command}` in its directory",
+        log="",
+    )
 
 
 def _cache_key(*parts: str) -> str:

@@ -35,8 +35,9 @@ from sandbox.outcome import (
 )
 from sandbox.policy import function_spec, new_uid
 from sandbox.protocol.handler import HandlerCollector
+from sandbox.protocol.logs import LimitExceeded
 from sandbox.protocol.request import encode_request
-from sandbox.protocol.response import LimitExceeded, StdioCollector
+from sandbox.protocol.response import StdioCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

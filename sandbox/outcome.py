@@ -112,7 +112,8 @@ def death_error(
     if death.out_of_memory:
         return memory_error(policy, death)
     cause = _describe_end(death)
-    seen = {key: invalid.details[key] for key in ("stdout", "stderr") if key in invalid.details}
+    written = invalid.details if invalid is not None else {}
+    seen = {key: written[key] for key in ("stdout", "stderr") if key in written}
     how: dict[str, Any] = {"exit_code": death.exit_code, "signal": _signal_name(death.signal)}
     if phase == "boot":
         return FunctionError(

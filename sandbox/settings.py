@@ -40,79 +40,102 @@ class EngineSettings(_Settings):
     """The container engine."""
 
     host: str | None = Field(
-        None, description="Where the engine listens; else `DOCKER_HOST`, else the local socket."
+        default=None,
+        description="Where the engine listens; else `DOCKER_HOST`, else the local socket.",
     )
     runtime_class: Literal["auto", "runc", "crun", "gvisor"] = Field(
-        "auto",
+        default="auto",
         description="OCI runtime: `auto` takes crun where the engine has it, else runc. "
         "One that is named and missing is an error, never replaced by another.",
     )
-    timeout: Duration = Field(30.0, description="For one call to the engine that should be quick.")
+    timeout: Duration = Field(
+        default=30.0, description="For one call to the engine that should be quick."
+    )
 
 
 class ResourceLimits(_Settings):
     """Limits that a manifest can ask for."""
 
-    timeout: Duration = Field(30.0, description="Time limit, from the request to the response.")
-    memory: Size = Field(128 * MIB, description="Memory, `/tmp` included; there is no swap.")
-    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(1.0, description="CPU cores.")
-    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        128, description="Processes and threads."
+    timeout: Duration = Field(
+        default=30.0, description="Time limit, from the request to the response."
     )
-    tmp: Size = Field(64 * MIB, description="Size of `/tmp`, counted against memory.")
+    memory: Size = Field(
+        default=128 * MIB, description="Memory, `/tmp` included; there is no swap."
+    )
+    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(default=1.0, description="CPU cores.")
+    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=128, description="Processes and threads."
+    )
+    tmp: Size = Field(default=64 * MIB, description="Size of `/tmp`, counted against memory.")
 
 
 class Ceilings(ResourceLimits):
     """The most that a manifest gets, whatever it asks for."""
 
-    timeout: Duration = Field(300.0, description="Time limit, from the request to the response.")
-    memory: Size = Field(1024 * MIB, description="Memory, `/tmp` included; there is no swap.")
-    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(2.0, description="CPU cores.")
-    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        512, description="Processes and threads."
+    timeout: Duration = Field(
+        default=300.0, description="Time limit, from the request to the response."
     )
-    tmp: Size = Field(512 * MIB, description="Size of `/tmp`, counted against memory.")
+    memory: Size = Field(
+        default=1024 * MIB, description="Memory, `/tmp` included; there is no swap."
+    )
+    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(default=2.0, description="CPU cores.")
+    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=512, description="Processes and threads."
+    )
+    tmp: Size = Field(default=512 * MIB, description="Size of `/tmp`, counted against memory.")
 
 
 class FixedLimits(_Settings):
     """Limits that are the operator's alone."""
 
-    boot: Duration = Field(10.0, description="Time for a container to be ready for a request.")
-    request: Size = Field(8 * MIB, description="Size of one request, uploaded files included.")
-    output: Size = Field(8 * MIB, description="Size of stdout; over it the function is killed.")
-    logs: Size = Field(1 * MIB, description="Size of all logs; over it the function is killed.")
-    open_files: Annotated[int, Field(ge=16, le=1_048_576)] = Field(
-        1024, description="Open files of one process."
+    boot: Duration = Field(
+        default=10.0, description="Time for a container to be ready for a request."
     )
-    file_size: Size = Field(512 * MIB, description="Size of one file that a function writes.")
-    bundle: Size = Field(256 * MIB, description="Size of a function's directory.")
+    request: Size = Field(
+        default=8 * MIB, description="Size of one request, uploaded files included."
+    )
+    output: Size = Field(
+        default=8 * MIB, description="Size of stdout; over it the function is killed."
+    )
+    logs: Size = Field(
+        default=1 * MIB, description="Size of all logs; over it the function is killed."
+    )
+    open_files: Annotated[int, Field(ge=16, le=1_048_576)] = Field(
+        default=1024, description="Open files of one process."
+    )
+    file_size: Size = Field(
+        default=512 * MIB, description="Size of one file that a function writes."
+    )
+    bundle: Size = Field(default=256 * MIB, description="Size of a function's directory.")
     bundle_files: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        20_000, description="Files in a function's directory."
+        default=20_000, description="Files in a function's directory."
     )
 
 
 class BuildSettings(_Settings):
     """Containers that compile or build functions."""
 
-    timeout: Duration = Field(300.0, description="Time limit of one build.")
-    memory: Size = Field(2048 * MIB, description="Memory of one build, its `/tmp` included.")
-    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(2.0, description="CPU cores.")
-    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        512, description="Processes and threads."
+    timeout: Duration = Field(default=300.0, description="Time limit of one build.")
+    memory: Size = Field(
+        default=2048 * MIB, description="Memory of one build, its `/tmp` included."
     )
-    tmp: Size = Field(1024 * MIB, description="Size of `/tmp`, counted against memory.")
+    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(default=2.0, description="CPU cores.")
+    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=512, description="Processes and threads."
+    )
+    tmp: Size = Field(default=1024 * MIB, description="Size of `/tmp`, counted against memory.")
 
 
 class ImageSettings(_Settings):
     """How images are built, and which to use instead of the project's own."""
 
     base: str | None = Field(
-        None,
+        default=None,
         description="Debian image to build from, such as `debian:trixie-slim`; "
         "without one, `mmdebstrap` makes it.",
     )
     ca_bundle: Path | None = Field(
-        None,
+        default=None,
         description="CA certificates (PEM) to trust while building, for a registry behind a proxy; "
         "else the host's own. Never left in an image.",
     )
@@ -126,22 +149,26 @@ class Settings(_Settings):
 
     engine: EngineSettings = EngineSettings()
     store: Path | None = Field(
-        None, description="Where bundles and builds are kept; else the user's cache directory."
+        default=None,
+        description="Where bundles and builds are kept; else the user's cache directory.",
     )
     secrets_file: Path | None = Field(
-        None, description="YAML map of names to values; `${NAME}` in a manifest reads only here."
+        default=None,
+        description="YAML map of names to values; `${NAME}` in a manifest reads only here.",
     )
-    alyx_url: str = Field("", description="The Alyx server's address, as functions are told it.")
+    alyx_url: str = Field(
+        default="", description="The Alyx server's address, as functions are told it."
+    )
     runtimes: tuple[Runtime, ...] = Field(
-        tuple(Runtime), description="Runtimes that functions may use."
+        default=tuple(Runtime), description="Runtimes that functions may use."
     )
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        16, description="Invocations that may run at once; more wait their turn."
+        default=16, description="Invocations that may run at once; more wait their turn."
     )
     defaults: ResourceLimits = Field(
-        ResourceLimits(), description="What a function gets that asks for nothing."
+        default=ResourceLimits(), description="What a function gets that asks for nothing."
     )
-    ceilings: Ceilings = Field(Ceilings(), description="The most that a manifest gets.")
+    ceilings: Ceilings = Field(default=Ceilings(), description="The most that a manifest gets.")
     limits: FixedLimits = FixedLimits()
     build: BuildSettings = BuildSettings()
     images: ImageSettings = ImageSettings()

@@ -161,6 +161,10 @@ class DockerEngine:
         with _translated("import an image"):
             self._images.import_image(archive, tag=tag, labels=labels)
 
+    def remove_image(self, name: str) -> bool:
+        """Remove an image by name or id. Returns whether it is gone: one in use stays."""
+        return _retried("remove an image", lambda: self._images.remove_image(name))
+
     def close(self) -> None:
         """Close the connections to the engine."""
         if self._client_or_none is not None:
@@ -401,7 +405,8 @@ def _retried(action: str, call: Callable[[], T]) -> T:
             wait=wait_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
-        return retrying(_once, action, call)
+        result: T = retrying(_once, action, call)
+        return result
 
 
 def _once(action: str, call: Callable[[], T]) -> T:

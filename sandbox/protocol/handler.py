@@ -100,12 +100,9 @@ class HandlerCollector(Collector):
 def _usage(value: Any) -> Usage | None:
     if not isinstance(value, dict):
         return None
-    cpu, peak = value.get("cpu_ms"), value.get("peak_memory_bytes")
-    return Usage(
-        cpu_ms=float(cpu) if _is_number(cpu) else None,
-        peak_memory_bytes=int(peak) if _is_number(peak) else None,
-    )
+    cpu, peak = _number(value.get("cpu_ms")), _number(value.get("peak_memory_bytes"))
+    return Usage(cpu_ms=cpu, peak_memory_bytes=None if peak is None else int(peak))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(value: Any) -> float | None:  # noqa: ANN401
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MAX_LINE: Final = 8 * 1024
 _CUT: Final = " … (cut)"
-_LEVELS: Final = frozenset(get_args(Level))
+_LEVELS: Final[dict[str, Level]] = {level: level for level in get_args(Level)}
 
 
 class LimitExceeded(Exception):  # noqa: N818 - not an error: a limit that did its work
@@ -120,7 +120,7 @@ def entry_from(item: Any, now: str) -> LogEntry:
         return LogEntry(message=_shortened(item), timestamp=now)
     level, data, timestamp = item.get("level"), item.get("data"), item.get("timestamp")
     return LogEntry(
-        level=level if isinstance(level, str) and level in _LEVELS else "info",
+        level=_LEVELS.get(level, "info") if isinstance(level, str) else "info",
         message=_shortened(item["message"]),
         data=data if isinstance(data, dict) or data is None else {"value": data},
         timestamp=timestamp if isinstance(timestamp, str) and len(timestamp) <= 64 else now,

@@ -13,8 +13,8 @@ from sandbox.runtimes import RUNTIMES
 if TYPE_CHECKING:
     from sandbox.builds.builder import Builder
     from sandbox.bundle import Bundle, BundleStore
-    from sandbox.function import Function
     from sandbox.engine.base import Engine, Image, RuntimeClass
+    from sandbox.function import Function
     from sandbox.settings import Settings
 
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandbox.deploy import Deployer, Deployment
-    from sandbox.function import Function
     from sandbox.engine.base import Container, Engine
+    from sandbox.function import Function
     from sandbox.protocol.response import Parsed
     from sandbox.reaper import Owner
     from sandbox.settings import Settings

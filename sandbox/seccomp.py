@@ -124,7 +124,7 @@ def build_profile(docker_allows: list[str]) -> dict[str, Any]:
                 for family, kind in _SOCKETS
             ),
             _when("clone", _masked(0, _CLONE_NAMESPACES, 0)),
-            # clone3's flags are behind a pointer, where seccomp cannot look; libc uses clone instead.
+            # clone3's flags are behind a pointer, where seccomp cannot look: use clone.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
             # PER_LINUX, and the query of the present one.
             _when("personality", _equal(0, 0)),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.bundle import Bundle, BundleStore
-    from sandbox.function import Function
     from sandbox.engine.base import Engine, RuntimeClass
+    from sandbox.function import Function
     from sandbox.reaper import Owner
     from sandbox.settings import Settings
 

@@ -397,7 +397,12 @@ def _retried(action: str, call: Callable[[], T]) -> T:
         return _once(action, call)
     except EngineUnavailableError:
         # Imported only when needed: it costs every start of the command line 30 ms.
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+        from tenacity import (  # noqa: PLC0415
+            Retrying,
+            retry_if_exception_type,
+            stop_after_attempt,
+            wait_exponential,
+        )
 
         retrying = Retrying(
             retry=retry_if_exception_type(EngineUnavailableError),

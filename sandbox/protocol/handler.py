@@ -104,5 +104,5 @@ def _usage(value: Any) -> Usage | None:
     return Usage(cpu_ms=cpu, peak_memory_bytes=None if peak is None else int(peak))
 
 
-def _number(value: Any) -> float | None:  # noqa: ANN401
+def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

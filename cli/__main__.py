@@ -1,0 +1,5 @@
+"""`python -m sandbox_cli`, the same as `sandbox`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,186 @@
+"""`sandbox list`, `sandbox show` and `sandbox validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sandbox.discovery import discover
+from sandbox.errors import ExitCode, PolicyRefusedError
+from sandbox.policy import effective_policy
+from sandbox.problems import has_errors
+from sandbox.registry import Registry
+from sandbox.units import format_duration, format_size
+from sandbox.validation import validate as find_problems
+
+from .options import Common, common_options, complete_function
+from .output import dump, print_fields, print_json, print_problem, print_table, print_warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sandbox.discovery import Function
+    from sandbox.manifest import Hook, Manifest
+    from sandbox.policy import Policy
+    from sandbox.problems import Problem
+
+
+@click.command("list")
+@common_options
+def list_functions(common: Common) -> None:
+    """List the functions.
+
+    Problems go to stderr; a function without problems can be invoked whatever the others have.
+    """
+    found = discover(common.functions)
+    if common.json:
+        print_json(
+            {
+                "functions": [_summary(function) for function in found.functions],
+                "problems": [problem.to_dict() for problem in found.problems],
+            }
+        )
+    else:
+        if found.functions:
+            print_table(
+                ("NAME", "RUNTIME", "INTERFACE", "DESCRIPTION"),
+                [
+                    (
+                        function.name,
+                        function.runtime,
+                        function.interface,
+                        function.manifest.description or function.where(),
+                    )
+                    for function in found.functions
+                ],
+            )
+        elif not found.problems:
+            click.echo(f"there are no functions in {common.functions}", err=True)
+        _print_problems(found.problems)
+    if not found.functions and has_errors(found.problems):
+        click.get_current_context().exit(ExitCode.USAGE)
+
+
+@click.command
+@click.argument("name", shell_complete=complete_function)
+@common_options
+def show(common: Common, name: str) -> None:
+    """Show a function: its manifest and the limits in force."""
+    settings = common.settings()
+    function = Registry(common.functions).get(name)
+    policy, refusal = None, None
+    try:
+        policy = effective_policy(function, settings)
+    except PolicyRefusedError as error:
+        refusal = error
+    if common.json:
+        print_json(
+            _summary(function)
+            | {
+                "source": str(function.source),
+                "manifest": function.manifest.model_dump(mode="json", exclude_defaults=True),
+                "limits": None if policy is None else _limits(policy),
+                "notes": [str(note) for note in policy.notes] if policy else [str(refusal)],
+            }
+        )
+        return
+    print_fields(_fields(function, policy))
+    for note in policy.notes if policy else ():
+        print_warning(str(note))
+    if refusal is not None:
+        print_warning(f"cannot be invoked here: {refusal}")
+
+
+@click.command
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@common_options
+def validate(common: Common, path: Path | None) -> None:
+    """Check functions against manifest rules and settings.
+
+    PATH is a functions directory, else --functions. Says what the settings clamp or refuse, too.
+    Exits with 2 if there are errors.
+    """
+    directory = path or common.functions
+    problems = find_problems(directory, common.settings())
+    failed = has_errors(problems)
+    if common.json:
+        print_json({"valid": not failed, "problems": [item.to_dict() for item in problems]})
+    else:
+        _print_problems(problems)
+        if not problems:
+            click.echo(f"no problems in {directory}", err=True)
+    if failed:
+        click.get_current_context().exit(ExitCode.USAGE)
+
+
+def _print_problems(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        print_problem(problem)
+
+
+def _summary(function: Function) -> dict[str, Any]:
+    return {
+        "name": function.name,
+        "runtime": function.runtime,
+        "interface": function.interface,
+        "entrypoint": function.entrypoint,
+        "description": function.manifest.description,
+        "where": function.where(),
+    }
+
+
+def _limits(policy: Policy) -> dict[str, float]:
+    names = ("timeout", "memory", "cpu", "pids", "tmp", "open_files", "file_size")
+    return {name: getattr(policy, name) for name in names}
+
+
+def _fields(function: Function, policy: Policy | None) -> Iterator[tuple[str, str]]:
+    """What `show` prints, in its order; what a manifest leaves out is left out here."""
+    manifest = function.manifest
+    yield "name", function.name
+    if manifest.description:
+        yield "description", manifest.description
+    yield "runtime", function.runtime
+    yield "interface", function.interface
+    yield "entrypoint", function.entrypoint
+    yield "defined in", function.where()
+    if policy is not None:
+        yield "timeout", format_duration(policy.timeout)
+        yield "memory", format_size(policy.memory)
+        yield "cpu", f"{policy.cpu:g}"
+        yield "pids", str(policy.pids)
+        yield "/tmp", format_size(policy.tmp)  # noqa: S108 - a label
+    yield from _manifest_fields(manifest)
+
+
+def _manifest_fields(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    if manifest.env:
+        yield "env", "\n".join(f"{name}={text}" for name, text in manifest.env.items())
+    if manifest.dependencies:
+        asked = manifest.dependencies
+        yield "dependencies", asked if isinstance(asked, str) else "\n".join(asked)
+    if manifest.build is not None:
+        yield "build", " ".join([manifest.build.command, *manifest.build.args])
+    if manifest.network != "none":
+        yield "network", "\n".join(map(str, manifest.network))
+    if manifest.routes:
+        yield "routes", "\n".join(f"{' '.join(r.methods)} {r.path}" for r in manifest.routes)
+    if manifest.hooks:
+        yield "hooks", "\n".join(map(_hook, manifest.hooks))
+    if manifest.schedules:
+        yield (
+            "schedules",
+            "\n".join(
+                f"{item.name}: {item.type} {item.expression} {item.timezone}"
+                for item in manifest.schedules
+            ),
+        )
+    if manifest.sample_input is not None:
+        yield "sample input", dump(manifest.sample_input)
+
+
+def _hook(hook: Hook) -> str:
+    words = [hook.type, hook.source, hook.action, f"({hook.mode})"]
+    return " ".join(word for word in words if word)

@@ -1,0 +1,138 @@
+"""The `sandbox` command: finds subcommands without importing them, and reports what goes wrong.
+
+Starting fast is a feature. This module imports click and nothing else of weight; a subcommand's
+module is imported when it is called, so it may import what it needs at its top.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from sandbox.errors import Code, ExitCode, SandboxError
+
+from .output import print_error, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Command → (module, attribute, short help). The help stands here too, so that `sandbox --help`
+# imports none of the modules; a test holds the two together.
+COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "invoke": (".invoke", "invoke", "Invoke a function."),
+    "run": (".invoke", "run", "Run one file as a function, without a project."),
+    "list": (".functions", "list_functions", "List the functions."),
+    "show": (".functions", "show", "Show a function: its manifest and the limits in force."),
+    "validate": (".functions", "validate", "Check functions against manifest rules and settings."),
+    "images": (".images", "images", "Build, list and remove the runtimes' images."),
+    "doctor": (".doctor", "doctor", "Check that this machine can run functions safely."),
+    "completion": (".completion", "completion", "Print the shell's completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """All names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(module, __package__), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 - the table is ours
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of commands, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Complete a command's name, from the table alone."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            click.shell_completion.CompletionItem(name, help=text)
+            for name, (_, _, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it raises becomes a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except SandboxError as error:
+            _report(ctx, error.code, error)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(ExitCode.INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # the edge of the process
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever read our output has gone; click ends quietly
+            if os.environ.get("SANDBOX_DEBUG"):
+                traceback.print_exc()
+            _report(ctx, Code.INTERNAL, _unexpected(error))
+            ctx.exit(ExitCode.PLATFORM)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="alyx-sandbox", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run Alyx functions, each invocation in a container of its own."""
+
+
+def _report(ctx: click.Context, code: Code, error: SandboxError) -> None:
+    """Say what went wrong: a document on stdout with `--json`, else words on stderr."""
+    if not ctx.meta.get("sandbox.json"):
+        print_error(code, error.message, hint=error.hint, details=_worth_reading(error))
+        return
+    details = error.details | ({"hint": error.hint} if error.hint else {})
+    print_json(
+        {"success": False, "error": {"code": code, "message": error.message, "details": details}}
+    )
+
+
+def _worth_reading(error: SandboxError) -> dict[str, Any]:
+    """Of the details, what is not in the message or the hint already."""
+    problems = [
+        item for item in error.details.get("problems", ()) if str(item) not in error.message
+    ]
+    return {
+        "problems": "\n".join(map(str, problems)),
+        "log": error.details.get("log", ""),
+    }
+
+
+def _unexpected(error: Exception) -> SandboxError:
+    return SandboxError(
+        f"a defect of the sandbox: {type(error).__name__}: {error}",
+        hint="please report it, with the trace that SANDBOX_DEBUG=1 shows",
+    )
+
+
+def main() -> NoReturn:
+    """The console script."""
+    # A supervisor's SIGTERM ends a command as Ctrl-C does: containers are removed on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        cli.main(prog_name="sandbox")
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)

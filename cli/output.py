@@ -1,0 +1,211 @@
+r"""What people read: tables, log lines, errors, the layout of a response.
+
+Colours go to terminals only (click strips them elsewhere). Whatever a function wrote passes
+`printable` first: a terminal obeys escape sequences, and a function must not write to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from sandbox.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sandbox.models import FunctionResponse, LogEntry
+    from sandbox.problems import Problem
+
+# Control characters (C0 but tab and newline, DEL, C1), lone surrogates, and what reorders or
+# breaks a line of text: U+2028, U+2029 and the bidirectional controls.
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+_LEVEL_COLOURS: Final = {"debug": "bright_black", "info": "cyan", "warn": "yellow", "error": "red"}
+# How the value of a limit reads, by the key that sets it; others are plain numbers.
+_SECONDS: Final = frozenset({"timeout", "limits.boot", "build.timeout"})
+_BYTES: Final = frozenset(
+    {"memory", "tmp", "limits.output", "limits.logs", "limits.request", "limits.file_size"}
+)
+
+
+def printable(text: str) -> str:
+    r"""`text` with what a terminal might obey written as `\u001b`; tabs and newlines stay."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def dump(value: object, *, indent: int | None = None) -> str:
+    """JSON text, safe to show: inside JSON, `printable`'s escapes are JSON's own."""
+    return printable(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout; laid out where people look on."""
+    click.echo(dump(value, indent=2 if is_terminal() else None))
+
+
+def print_json_text(text: str) -> None:
+    """JSON text on stdout. The escapes change how it is written, not what it says."""
+    click.echo(printable(text))
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal."""
+    return sys.stdout.isatty()
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns on stdout, two spaces apart; on a terminal the last is cut to its width."""
+    lines = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    room = _terminal_width() - sum(widths[:-1]) - 2 * (len(widths) - 1) if is_terminal() else None
+    click.secho(_columns(header, widths, room), bold=True)
+    for line in lines:
+        click.echo(_columns(line, widths, room))
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """`name  value` lines on stdout; further lines of a value are indented below its first."""
+    shown = [(name, printable(value)) for name, value in fields]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        label = click.style(name.ljust(width), fg="cyan")
+        click.echo(f"{label}  {value.replace(chr(10), chr(10) + ' ' * (width + 2))}")
+
+
+def print_log(entry: LogEntry) -> None:
+    """One log entry on stderr: level, message, data."""
+    level = click.style(f"{entry.level:<5}", fg=_LEVEL_COLOURS[entry.level])
+    # Indented, so that no line of a function's log can pass for one of ours.
+    message = printable(entry.message).replace("\n", "\n        ")
+    data = f"  {dump(entry.data)}" if entry.data else ""
+    click.echo(f"  {level} {message}{click.style(data, dim=True)}", err=True)
+
+
+def print_problem(problem: Problem) -> None:
+    """A problem on stderr, as a compiler prints one; how to mend it on a line of its own."""
+    colour = "red" if problem.severity == "error" else "yellow"
+    severity = click.style(f"{problem.severity}:", fg=colour, bold=True)
+    where = click.style(printable(problem.where), bold=True)
+    click.echo(f"{where}: {severity} {printable(problem.message)}", err=True)
+    if problem.mend:
+        click.echo(f"  to mend it: {printable(problem.mend)}", err=True)
+
+
+def print_warning(message: str) -> None:
+    """A warning on stderr."""
+    click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {printable(message)}", err=True)
+
+
+def print_error(
+    code: str, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None
+) -> None:
+    """An error on stderr: code and message, details, and how to mend it."""
+    label = click.style(f"error: {printable(code)}:", fg="red", bold=True)
+    click.echo(f"{label} {printable(message)}", err=True)
+    for line in describe_details(details or {}):
+        click.echo(f"  {line}", err=True)
+    if hint:
+        click.echo(f"  to mend it: {printable(hint)}", err=True)
+
+
+def describe_details(details: Mapping[str, Any]) -> list[str]:
+    """An error's details as lines to read: a limit as a sentence, long text as a block."""
+    rest = dict(details)
+    lines = []
+    if {"limit", "setting"} <= rest.keys():
+        lines.append(
+            describe_limit(str(rest.pop("setting")), rest.pop("limit"), rest.pop("observed", None))
+        )
+    for name, value in rest.items():
+        if value is None or value in ("", [], {}):
+            continue
+        if isinstance(value, str) and ("\n" in value or len(value) > 80):
+            lines.append(f"{printable(name)}:")
+            lines.extend(f"  {line}" for line in printable(value.rstrip()).split("\n"))
+        else:
+            shown = printable(value) if isinstance(value, str) else dump(value)
+            lines.append(f"{printable(name)}: {shown}")
+    return lines
+
+
+def describe_limit(setting: str, limit: object, observed: object) -> str:
+    """`the limit of "memory" is 128mb; 128mb was seen; raise it in the manifest`."""
+    seen = "" if observed is None else f"; {_quantity(setting, observed)} was seen"
+    place = "the operator's settings" if "." in setting else "the manifest"
+    return printable(
+        f"the limit is {_quantity(setting, limit)}{seen}; `{setting}` in {place} sets it"
+    )
+
+
+def print_response(response: FunctionResponse) -> None:
+    """The outcome for people: output on stdout; error and one line of figures on stderr."""
+    if response.error is None:
+        click.echo(dump(response.output, indent=2))
+    else:
+        error = response.error
+        print_error(error.code, error.message, details=error.details)
+    for hit in response.stats.limits_hit:
+        print_warning(describe_limit(hit.setting, hit.limit, hit.observed))
+    click.echo(_figures(response), err=True)
+
+
+def _figures(response: FunctionResponse) -> str:
+    """`succeeded in 41 ms · cold · 12mb · crun · version 3f2a9c1b0d4e`."""
+    stats = response.stats
+    outcome = (
+        click.style("succeeded", fg="green", bold=True)
+        if response.success
+        else click.style("failed", fg="red", bold=True)
+    )
+    figures = [f"in {response.duration_ms:.0f} ms", "cold" if stats.cold else "warm"]
+    if stats.peak_memory_bytes is not None:
+        figures.append(format_size(stats.peak_memory_bytes))
+    if stats.runtime_class is not None:
+        figures.append(stats.runtime_class)
+    if stats.version is not None:
+        figures.append(f"version {short_digest(stats.version)}")
+    return f"{outcome} {click.style(' · '.join(figures), dim=True)}"
+
+
+def short_digest(digest: str) -> str:
+    """The first 12 digits of a digest, without its algorithm."""
+    return digest.rpartition(":")[2][:12]
+
+
+def _columns(cells: Sequence[str], widths: Sequence[int], room: int | None) -> str:
+    *first, last = cells
+    if room is not None:
+        last = _cut(last, max(room, 20))
+    padded = [cell.ljust(width) for cell, width in zip(first, widths, strict=False)]
+    return "  ".join([*padded, last]).rstrip()
+
+
+def fit_terminal(line: str) -> str:
+    """`line`, cut so that it does not wrap."""
+    return _cut(line, _terminal_width() - 1)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _quantity(setting: str, value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if setting in _SECONDS:
+        return format_duration(value)
+    if setting in _BYTES:
+        return format_size(round(value))
+    return f"{value:g}"
+
+
+def _terminal_width() -> int:
+    return shutil.get_terminal_size().columns

@@ -1,0 +1,90 @@
+"""What the options of `invoke` and `run` say, read and checked: the arguments of an invocation."""
+
+from __future__ import annotations
+
+import mimetypes
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic import ValidationError
+
+from sandbox.errors import InvalidRequestError
+from sandbox.models import AuthContext
+from sandbox.protocol.request import file_upload, parse_input
+from sandbox.units import format_size
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from sandbox.models import FileUpload, JsonObject
+
+    from .options import RequestOptions
+
+
+def read_request(options: RequestOptions, *, max_bytes: int) -> dict[str, Any]:
+    """The arguments of `Sandbox.invoke`.
+
+    Raises:
+        InvalidRequestError: the input or the caller is no JSON object, or something is too large.
+        click.UsageError: a file cannot be read.
+    """
+    return {
+        "input": _read_input(options.data, max_bytes),
+        "auth": _parse_auth(options.auth),
+        "files": [_read_upload(field, path, max_bytes) for field, path in options.files],
+        "timeout": options.timeout,
+    }
+
+
+def _read_input(data: str | None, max_bytes: int) -> JsonObject:
+    """The input from the command line, from `@FILE`, or from stdin for `-`."""
+    if data is None:
+        return {}
+    if data == "-":
+        return parse_input(_read(sys.stdin.buffer, "stdin", max_bytes))
+    if data.startswith("@"):
+        return parse_input(_read_file(Path(data[1:]), max_bytes))
+    return parse_input(data)
+
+
+def _parse_auth(text: str | None) -> AuthContext | None:
+    if text is None:
+        return None
+    try:
+        return AuthContext.model_validate(parse_input(text))
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"--auth: {error.message}", hint=error.hint) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequestError(f"--auth: {field}: {first['msg']}") from None
+
+
+def _read_upload(field: str, path: Path, max_bytes: int) -> FileUpload:
+    return file_upload(
+        name=field,
+        filename=path.name,
+        content_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+        content=_read_file(path, max_bytes),
+    )
+
+
+def _read_file(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return _read(file, str(path), max_bytes)
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}") from error
+
+
+def _read(file: BinaryIO, name: str, max_bytes: int) -> bytes:
+    """All of it; no more than a request may hold is ever kept in memory."""
+    content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise InvalidRequestError(
+            f"{name} is larger than a request may be ({format_size(max_bytes)})",
+            hint="send less, or raise `limits.request` in the settings",
+        )
+    return content

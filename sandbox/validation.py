@@ -1,0 +1,64 @@
+"""Everything that is wrong with functions: in their files, and against the operator's settings."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from sandbox.discovery import discover
+from sandbox.errors import PolicyRefusedError
+from sandbox.policy import effective_policy
+from sandbox.problems import Problem
+from sandbox.secrets import load_secrets, resolve_env
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from sandbox.discovery import Function
+    from sandbox.settings import Settings
+
+
+def validate(directory: Path, settings: Settings) -> list[Problem]:
+    """All problems of a functions directory; what the settings clamp is a warning, what they
+    refuse is an error.
+
+    Raises:
+        InvalidSettingsError: the secrets file cannot be used.
+    """
+    found = discover(directory)
+    secrets = load_secrets(settings.secrets_file)
+    problems = list(found.problems)
+    for function in found.functions:
+        problems += policy_problems(function, settings, secrets)
+    return problems
+
+
+def policy_problems(
+    function: Function, settings: Settings, secrets: Mapping[str, str]
+) -> Iterator[Problem]:
+    """What the operator's settings clamp or refuse of one function."""
+    try:
+        for note in effective_policy(function, settings).notes:
+            message = f"{note.field}: {note.message}"
+            yield function.origin.problem(message, at=note.field, severity="warning")
+    except PolicyRefusedError as error:
+        yield _refusal(function, error)
+    try:
+        resolve_env(function, secrets)
+    except PolicyRefusedError as error:
+        yield _refusal(function, error)
+
+
+def _refusal(function: Function, error: PolicyRefusedError) -> Problem:
+    """The refusal as a problem. Its message begins with the place: `file:line: …`."""
+    file = function.origin.file
+    place = re.match(r"(?::(\d+))?: ", error.message.removeprefix(file))
+    message = error.message.removeprefix(file)[place.end() :] if place else error.message
+    return Problem(
+        message=message,
+        file=file,
+        line=int(place[1]) if place and place[1] else None,
+        mend=error.hint or "",
+        function=function.name,
+    )

@@ -110,9 +110,8 @@ def expected_inputs(name: str) -> str:
     """
     digest = hashlib.sha256()
     for path, source in sorted(_context_files(name).items()):
-        executable = os.access(source, os.X_OK)
         content = hashlib.sha256(source.read_bytes()).hexdigest()
-        digest.update(json.dumps([path, executable, content]).encode())
+        digest.update(json.dumps([path, content]).encode())
     digest.update(json.dumps(_pins().get(name, {}), sort_keys=True).encode())
     for needed in RECIPES[name].needs:
         digest.update(expected_inputs(needed).encode())
@@ -180,6 +179,21 @@ def build(  # noqa: PLR0913
     builder.build(names or IMAGE_NAMES, base=base, force=force)
 
 
+def remove(engine: Engine) -> list[str]:
+    """Remove all images of this project, but for those in use; returns the tags that are gone."""
+    ours = engine.images({LABEL_IMAGE: ""})
+    _remove_untagged(engine)
+    tags = [tag for image in ours for tag in image.tags]
+    return sorted(tag for tag in tags if engine.remove_image(tag))
+
+
+def _remove_untagged(engine: Engine) -> None:
+    """Remove what builds leave behind: images of their stages, and those that were replaced."""
+    for image in engine.images({LABEL_IMAGE: ""}):
+        if not image.tags:
+            engine.remove_image(image.id)
+
+
 class _Builder:
     def __init__(
         self,
@@ -203,6 +217,7 @@ class _Builder:
         for name in RECIPES:
             if name in stale:
                 self._build(name, base=base, refresh=refresh)
+                _remove_untagged(self._engine)
             elif name in names:
                 size = _status(self._engine, name).size or 0
                 self._on_progress(Progress(image=name, event="current", size=size))
@@ -274,13 +289,14 @@ class _Builder:
 def write_context(name: str, directory: Path, *, ca_bundle: Path) -> None:
     """Lay out the build context of an image in the empty `directory`.
 
-    Modes are normalised, so that the umask of a checkout decides nothing.
+    Modes do not depend on how the files got here (umask, wheel): what has a `#!` is executable.
     """
     for path, source in _context_files(name).items():
+        content = source.read_bytes()
         target = directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-        target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+        target.write_bytes(content)
+        target.chmod(0o755 if content.startswith(b"#!") else 0o644)
     if name == "toolbox":
         shutil.copyfile(ca_bundle, directory / "ca-bundle.crt")
         (directory / "ca-bundle.crt").chmod(0o644)

@@ -184,5 +184,8 @@ class Engine(Protocol):
     def import_image(self, archive: Path, *, tag: str, labels: Mapping[str, str]) -> None:
         """Make an image of one layer out of a tar archive of a root file system."""
 
+    def remove_image(self, name: str) -> bool:
+        """Remove an image by name or id. Returns whether it is gone: one in use stays."""
+
     def close(self) -> None:
         """Close the connections to the engine."""

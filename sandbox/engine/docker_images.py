@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 # A step may be silent for long; this is between two lines of output.
 _BUILD_TIMEOUT: Final = 900
+# How the engine lists an image that has no tag.
+_UNTAGGED: Final = "<none>:<none>"
+# The classic builder colours what a step writes to stderr.
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 # Of a build's output, the end is what tells why it failed.
 _LOG_LINES: Final = 40
 
@@ -66,7 +71,7 @@ class DockerImages:
             for event in events:
                 if "error" in event:
                     raise _failure(tag, event["error"], last_lines)
-                for line in event.get("stream", "").splitlines():
+                for line in _COLOUR.sub("", event.get("stream", "")).splitlines():
                     if line.strip():
                         last_lines.append(line)
                         yield line
@@ -86,18 +91,23 @@ class DockerImages:
             changes=[f'LABEL "{name}"="{value}"' for name, value in labels.items()],
         )
 
-    def remove_image(self, image_id: str) -> None:
-        """Remove an image and its tags; one that is gone already is no error."""
+    def remove_image(self, name: str) -> bool:
+        """Remove an image by name or id. Returns whether it is gone: one in use stays."""
         try:
-            self._client.remove_image(image_id, force=True)
+            self._client.remove_image(name)
         except docker.errors.ImageNotFound:
-            return
+            return True
+        except docker.errors.APIError as error:
+            if error.status_code == 409:
+                return False
+            raise
+        return True
 
 
 def _image(found: Mapping[str, Any], labels: Mapping[str, str] | None) -> Image:
     return Image(
         id=found["Id"],
-        tags=tuple(found.get("RepoTags") or ()),
+        tags=tuple(tag for tag in found.get("RepoTags") or () if tag != _UNTAGGED),
         labels=dict(labels or {}),
         size=found["Size"],
     )

@@ -131,6 +131,13 @@ def _check_method(method: str) -> str:
     return upper
 
 
+def _check_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
+    # Not a length limit of pydantic's, which also counts one method that is wrong as none.
+    if not methods:
+        raise ValueError("must not be empty: name the methods, as in [GET, POST]")
+    return tuple(dict.fromkeys(methods))
+
+
 def _check_json_value(value: Any) -> Any:
     """A value that JSON can carry: no NaN, no infinity. YAML's depth cap bounds the recursion."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -216,5 +223,6 @@ EnvValue = Annotated[str, AfterValidator(_check_env_value)]
 Requirement = Annotated[str, AfterValidator(_check_requirement)]
 Destination = Annotated[str, AfterValidator(_check_destination)]
 RoutePath = Annotated[str, AfterValidator(_check_route_path)]
-HttpMethod = Annotated[str, AfterValidator(_check_method)]
+_HttpMethod = Annotated[str, AfterValidator(_check_method)]
+HttpMethods = Annotated[tuple[_HttpMethod, ...], AfterValidator(_check_methods)]
 JsonValue = Annotated[Any, AfterValidator(_check_json_value)]

@@ -25,7 +25,7 @@ from sandbox.fields import (
     EnvName,
     EnvValue,
     FunctionName,
-    HttpMethod,
+    HttpMethods,
     JsonValue,
     RelativePath,
     Requirement,
@@ -90,7 +90,7 @@ class Route(_Part):
     """An HTTP route that leads to the function."""
 
     path: RoutePath
-    methods: Annotated[tuple[HttpMethod, ...], Field(min_length=1)]
+    methods: HttpMethods
 
 
 class Verification(_Part):
@@ -246,9 +246,10 @@ def _texts(manifest: Manifest) -> Iterator[str]:
 def _prepared(node: Node) -> dict[str, Any]:
     """The values to validate: `network: []` is none, and `env` has its scalars as written.
 
-    `1.10` in `env` is the text 1.10, as in Alyx, and not what a number would print as.
+    `1.10` in `env` is the text 1.10, as in Alyx, and not what a number would print as. A field
+    without a value, such as one whose lines are commented out, is as if it were not there.
     """
-    values = dict(node.value)
+    values = {name: value for name, value in node.value.items() if value is not None}
     if values.get("network") == []:
         values["network"] = "none"
     env = node.find("env")

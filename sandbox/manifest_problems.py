@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from sandbox.problems import Problem, capped, did_you_mean, shown
+from sandbox.problems import Problem, did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -66,7 +66,7 @@ def validated(
         return model.model_validate(values), []
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False)
-    return None, capped(sorted((_problem(e, node, file, known) for e in errors), key=_order))
+    return None, sorted((_problem(error, node, file, known) for error in errors), key=_order)
 
 
 def wrong_type(node: Node, file: str) -> Problem:

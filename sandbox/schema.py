@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandbox.function import Origin
 from sandbox.manifest import Manifest, manifest_from
-from sandbox.problems import Problem, has_errors
+from sandbox.problems import Problem, capped, has_errors
 from sandbox.yamldoc import load
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def read_schema(path: Path, shown: str) -> Schema | None:
 def _declared(name: str, node: Node, shown: str, problems: list[Problem]) -> Declared:
     origin = Origin(name, shown, node)
     manifest, more = manifest_from(node, shown)
-    problems = [*problems, *(replace(problem, function=name) for problem in more)]
+    problems = capped([*problems, *(replace(problem, function=name) for problem in more)])
     if manifest is not None and manifest.name not in (None, name):
         message = f"name: the key already names this function {name!r}"
         problems.append(origin.problem(message, "remove `name`", at="name"))

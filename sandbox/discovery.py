@@ -276,15 +276,17 @@ class _Search:
         origin, name = declared.origin, declared.origin.function
         if not self._has_good_name(origin):
             return None
-        asked = declared.manifest.path if declared.manifest is not None else None
-        places = [asked] if asked else [name, f"{_FUNCTIONS_FOLDER}/{name}"]
+        places = [name, f"{_FUNCTIONS_FOLDER}/{name}"]
+        if declared.path is not None:
+            places = [declared.path]
         for place in places:
             try:
                 return resolve_inside(self._root, place)
             except FileRefusedError as error:
                 refused = error
-        message = f"its directory {' or '.join(map(repr, places))}: {refused}"
-        self.problems.append(origin.problem(message, "create it, or set `path`", at="path"))
+        if declared.manifest is not None:
+            message = f"its directory {' or '.join(map(repr, places))}: {refused.message}"
+            self.problems.append(origin.problem(message, "create it, or set `path`", at="path"))
         return None
 
     def _has_good_name(self, origin: Origin) -> bool:

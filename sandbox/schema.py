@@ -26,6 +26,12 @@ class Declared:
     manifest: Manifest | None
     problems: tuple[Problem, ...]
 
+    @property
+    def path(self) -> str | None:
+        """Where the entry says that its files are, even where something else in it is wrong."""
+        child = self.origin.node.find("path") if self.origin.node is not None else None
+        return child.value if child is not None and isinstance(child.value, str) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:

@@ -153,6 +153,9 @@ def cpu_ms():
 
 def main():
     os.set_inheritable(PROTOCOL, False)
+    # Into a pipe Python would write what is printed only at the end: out of order with the rest of
+    # the logs, and not at all when the function is killed.
+    sys.stdout.reconfigure(line_buffering=True)
     try:
         handler = load(sys.argv[1])
     except Exception as error:

@@ -649,6 +649,23 @@ def test_what_a_handler_prints_does_not_become_its_response(
     assert sum("forged" in message for message in messages) >= 1000
 
 
+def test_what_a_python_handler_prints_is_in_order_and_outlives_a_kill(
+    write: Write, invoke: Invoke
+) -> None:
+    write(
+        "f/index.py",
+        "import sys, time\n"
+        "def handler(ctx):\n"
+        "    print('one')\n"
+        "    print('two', file=sys.stderr)\n"
+        "    print('three')\n"
+        "    time.sleep(60)\n",
+    )
+    response = invoke("f", timeout=2)
+    assert response.error.code == "TIMEOUT"
+    assert [entry.message for entry in response.logs] == ["one", "two", "three"]
+
+
 SUBPROCESSES: dict[str, dict[str, str]] = {
     "python": {
         "f/index.py": "import json, subprocess\n"

@@ -1,4 +1,4 @@
-"""The project's images: what each is made of, whether it is up to date, and how it is built.
+"""The project's images in an engine: how they stand, how they are built and removed.
 
 An image is up to date when the digest of its inputs, which it carries as a label, is the one that
 this version of the project expects: looking that up costs no build.
@@ -6,36 +6,38 @@ this version of the project expects: looking that up costs no build.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib
-import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+from sandbox import recipes
 from sandbox.engine.base import ImageBuildError
 from sandbox.errors import RuntimeNotAvailableError
+from sandbox.recipes import IMAGE_NAMES, RECIPES, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sandbox.engine.base import Engine, Image
 
-LABEL_IMAGE: Final = "alyx.sandbox.image"
-LABEL_INPUTS: Final = "alyx.sandbox.inputs"
-LABEL_VERSION: Final = "org.opencontainers.image.version"
-LABEL_TITLE: Final = "org.opencontainers.image.title"
-# The Debian image that everything is made from; the same on all images of one build.
-LABEL_BASE: Final = "org.opencontainers.image.base.name"
+__all__ = [
+    "IMAGE_NAMES",
+    "ImageStatus",
+    "Progress",
+    "build",
+    "expected_inputs",
+    "reference",
+    "remove",
+    "require",
+    "status",
+]
 
-ARCHITECTURES: Final = ("x86_64", "amd64")
+_ARCHITECTURES: Final = ("x86_64", "amd64")
 _PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _HOST_CA_BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
@@ -45,29 +47,6 @@ _HOST_CA_BUNDLES: Final = (
 )
 
 State = Literal["ready", "stale", "missing"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """What an image is made of: its folder, files of other folders, images it is built from."""
-
-    needs: tuple[str, ...] = ("toolbox", "base")
-    shared: tuple[str, ...] = ()
-
-
-# In the order in which they can be built.
-RECIPES: Final[Mapping[str, Recipe]] = {
-    "toolbox": Recipe(needs=()),
-    "base": Recipe(needs=("toolbox",)),
-    "python": Recipe(),
-    "node": Recipe(shared=("js/bootstrap.mjs",)),
-    "deno": Recipe(shared=("js/bootstrap.mjs",)),
-    "bun": Recipe(shared=("js/bootstrap.mjs",)),
-    "go": Recipe(),
-    "binary": Recipe(),
-}
-# The toolbox only builds the others.
-IMAGE_NAMES: Final = tuple(name for name in RECIPES if name != "toolbox")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,26 +75,9 @@ class Progress:
     size: int = 0
 
 
-def reference(name: str) -> str:
-    """The tag of the image called `name`."""
-    return f"alyx-sandbox/{name}:latest"
-
-
-@functools.cache
 def expected_inputs(name: str) -> str:
-    """Digest (sha256, hex) of everything that decides what is in the image: the files of its
-    context, its pinned versions, and the same of the images it is built from.
-
-    The Debian image to build from and the CA bundle are the operator's, and not part of it.
-    """
-    digest = hashlib.sha256()
-    for path, source in sorted(_context_files(name).items()):
-        content = hashlib.sha256(source.read_bytes()).hexdigest()
-        digest.update(json.dumps([path, content]).encode())
-    digest.update(json.dumps(_pins().get(name, {}), sort_keys=True).encode())
-    for needed in RECIPES[name].needs:
-        digest.update(expected_inputs(needed).encode())
-    return digest.hexdigest()
+    """Digest of the inputs that the image called `name` has when it is up to date."""
+    return recipes.inputs_digest(name, recipes.folder())
 
 
 def require(engine: Engine, name: str) -> Image:
@@ -125,7 +87,7 @@ def require(engine: Engine, name: str) -> Image:
         RuntimeNotAvailableError: it is missing or out of date; the hint builds it.
     """
     image = engine.image(reference(name))
-    if image is not None and image.labels.get(LABEL_INPUTS) == expected_inputs(name):
+    if image is not None and _up_to_date(image, name):
         return image
     problem = "is not built yet" if image is None else "is out of date"
     raise RuntimeNotAvailableError(
@@ -165,7 +127,7 @@ def build(  # noqa: PLR0913
                 f"there is no image called {name}", hint=f"there are {', '.join(IMAGE_NAMES)}"
             )
     architecture = engine.info().architecture
-    if architecture not in ARCHITECTURES:
+    if architecture not in _ARCHITECTURES:
         raise RuntimeNotAvailableError(
             f"the images are for amd64, and this engine runs on {architecture}",
             hint="point DOCKER_HOST to an engine on an amd64 machine",
@@ -181,17 +143,34 @@ def build(  # noqa: PLR0913
 
 def remove(engine: Engine) -> list[str]:
     """Remove all images of this project, but for those in use; returns the tags that are gone."""
-    ours = engine.images({LABEL_IMAGE: ""})
     _remove_untagged(engine)
+    ours = engine.images({recipes.LABEL_IMAGE: ""})
     tags = [tag for image in ours for tag in image.tags]
     return sorted(tag for tag in tags if engine.remove_image(tag))
 
 
 def _remove_untagged(engine: Engine) -> None:
     """Remove what builds leave behind: images of their stages, and those that were replaced."""
-    for image in engine.images({LABEL_IMAGE: ""}):
+    for image in engine.images({recipes.LABEL_IMAGE: ""}):
         if not image.tags:
             engine.remove_image(image.id)
+
+
+def _up_to_date(image: Image, name: str) -> bool:
+    return image.labels.get(recipes.LABEL_INPUTS) == expected_inputs(name)
+
+
+def _status(engine: Engine, name: str) -> ImageStatus:
+    image = engine.image(reference(name))
+    if image is None:
+        return ImageStatus(name=name, reference=reference(name), state="missing")
+    return ImageStatus(
+        name=name,
+        reference=reference(name),
+        state="ready" if _up_to_date(image, name) else "stale",
+        version=image.labels.get(recipes.LABEL_VERSION, ""),
+        size=image.size,
+    )
 
 
 class _Builder:
@@ -200,13 +179,14 @@ class _Builder:
         engine: Engine,
         *,
         ca_bundle: Path,
-        proxies: Mapping[str, str],
+        proxies: dict[str, str],
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._engine = engine
         self._ca_bundle = ca_bundle
         self._proxies = proxies
         self._on_progress = on_progress
+        self._root = recipes.folder()
 
     def build(self, names: Sequence[str], *, base: str | None, force: bool) -> None:
         """Build what is to build, in the order of `RECIPES`."""
@@ -226,38 +206,33 @@ class _Builder:
         image = self._engine.image(reference(name))
         return (
             image is not None
-            and image.labels.get(LABEL_INPUTS) == expected_inputs(name)
-            and base in (None, image.labels.get(LABEL_BASE))
+            and _up_to_date(image, name)
+            and base in (None, image.labels.get(recipes.LABEL_BASE))
         )
 
     def _build(self, name: str, *, base: str | None, refresh: str) -> None:
         started = time.monotonic()
         self._on_progress(Progress(image=name, event="building"))
-        pins = {key.upper(): value for key, value in _pins().get(name, {}).items()}
+        build_args = recipes.build_args(name, self._root)
         if name == "toolbox":
-            base = base or self._debian(pins["SUITE"])
-            pins |= {"BASE": base, "REFRESH": refresh}
+            base = base or self._debian(build_args["SUITE"])
+            build_args |= {"BASE": base, "REFRESH": refresh}
         else:
             toolbox = self._engine.image(reference("toolbox"))
-            base = toolbox.labels[LABEL_BASE] if toolbox else ""
+            base = toolbox.labels[recipes.LABEL_BASE] if toolbox else ""
         with tempfile.TemporaryDirectory(prefix="alyx-sandbox-") as directory:
             context = Path(directory)
-            write_context(name, context, ca_bundle=self._ca_bundle)
+            recipes.write_context(name, self._root, context, ca_bundle=self._ca_bundle)
             for line in self._engine.build_image(
                 context,
                 tag=reference(name),
-                build_args=pins | self._proxies,
-                labels=labels(name, base=base),
+                build_args=build_args | self._proxies,
+                labels=recipes.labels(name, self._root, base=base),
             ):
                 self._on_progress(Progress(image=name, event="output", text=line))
-        self._on_progress(
-            Progress(
-                image=name,
-                event="built",
-                seconds=time.monotonic() - started,
-                size=_status(self._engine, name).size or 0,
-            )
-        )
+        seconds = time.monotonic() - started
+        size = _status(self._engine, name).size or 0
+        self._on_progress(Progress(image=name, event="built", seconds=seconds, size=size))
 
     def _debian(self, suite: str) -> str:
         """A minimal Debian, made here where no registry is reachable; kept for the next build."""
@@ -273,84 +248,20 @@ class _Builder:
         with tempfile.TemporaryDirectory(prefix="alyx-sandbox-") as directory:
             archive = Path(directory) / "debian.tar"
             log = []
-            for line in _run(["mmdebstrap", "--variant=apt", suite, str(archive)]):
-                log.append(line)
-                self._on_progress(Progress(image="toolbox", event="output", text=line))
-            if not archive.exists():
+            try:
+                for line in _output_of(["mmdebstrap", "--variant=apt", suite, str(archive)]):
+                    log.append(line)
+                    self._on_progress(Progress(image="toolbox", event="output", text=line))
+            except subprocess.CalledProcessError as error:
                 raise ImageBuildError(
                     "mmdebstrap failed", hint=hint, details={"log": "\n".join(log[-40:])}
-                )
+                ) from error
             self._engine.import_image(
-                archive, tag=tag, labels={LABEL_IMAGE: "debian", LABEL_VERSION: suite}
+                archive,
+                tag=tag,
+                labels={recipes.LABEL_IMAGE: "debian", recipes.LABEL_VERSION: suite},
             )
         return tag
-
-
-def write_context(name: str, directory: Path, *, ca_bundle: Path) -> None:
-    """Lay out the build context of an image in the empty `directory`.
-
-    Modes do not depend on how the files got here (umask, wheel): what has a `#!` is executable.
-    """
-    for path, source in _context_files(name).items():
-        content = source.read_bytes()
-        target = directory / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-        target.chmod(0o755 if content.startswith(b"#!") else 0o644)
-    if name == "toolbox":
-        shutil.copyfile(ca_bundle, directory / "ca-bundle.crt")
-        (directory / "ca-bundle.crt").chmod(0o644)
-
-
-def labels(name: str, *, base: str) -> dict[str, str]:
-    """The labels that the image called `name` gets when it is built."""
-    pins = _pins()
-    return {
-        LABEL_TITLE: f"alyx-sandbox {name}",
-        LABEL_VERSION: pins.get(name, {}).get("version", pins["toolbox"]["suite"]),
-        LABEL_BASE: base,
-        LABEL_IMAGE: name,
-        LABEL_INPUTS: expected_inputs(name),
-    }
-
-
-def _status(engine: Engine, name: str) -> ImageStatus:
-    image = engine.image(reference(name))
-    if image is None:
-        return ImageStatus(name=name, reference=reference(name), state="missing")
-    current = image.labels.get(LABEL_INPUTS) == expected_inputs(name)
-    return ImageStatus(
-        name=name,
-        reference=reference(name),
-        state="ready" if current else "stale",
-        version=image.labels.get(LABEL_VERSION, ""),
-        size=image.size,
-    )
-
-
-def _root() -> Path:
-    """The folder that ships as the package `sandbox_images`."""
-    # Not importlib.resources: it costs every invocation of the command line several milliseconds.
-    file = importlib.import_module("sandbox_images").__file__
-    assert file is not None  # noqa: S101 - a regular package has one
-    return Path(file).parent
-
-
-@functools.cache
-def _pins() -> dict[str, dict[str, Any]]:
-    return tomllib.loads((_root() / "versions.toml").read_text())
-
-
-def _context_files(name: str) -> dict[str, Path]:
-    """The files of an image's build context, by their path in it."""
-    root = _root()
-    folder = root / name
-    files = {
-        str(path.relative_to(folder)): path
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    return files | {Path(path).name: root / path for path in RECIPES[name].shared}
 
 
 def _host_ca_bundle(environment: Mapping[str, str]) -> Path:
@@ -369,8 +280,8 @@ def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in names if environment.get(name)}
 
 
-def _run(command: list[str]) -> Iterator[str]:
-    """The lines of what `command` writes; ends with it, however it ends."""
+def _output_of(command: list[str]) -> Iterator[str]:
+    """The lines of what `command` writes. Raises CalledProcessError at the end if it failed."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -381,3 +292,5 @@ def _run(command: list[str]) -> Iterator[str]:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
         for line in process.stdout:
             yield line.rstrip("\n")
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)

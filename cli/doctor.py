@@ -43,4 +43,4 @@ def _print(check: Check) -> None:
     status = click.style(f"{check.status:<4}", fg=_COLOURS[check.status], bold=True)
     click.echo(f"{status}  {check.name:<16}  {printable(check.seen)}")
     if check.mend:
-        click.echo(f"{'':24}{click.style('to mend it:', bold=True)} {printable(check.mend)}")
+        click.echo(f"{'':24}{click.style('hint:', bold=True)} {printable(check.mend)}")

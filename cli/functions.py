@@ -14,14 +14,23 @@ from sandbox.problems import has_errors
 from sandbox.registry import Registry
 from sandbox.units import format_duration, format_size
 from sandbox.validation import validate as find_problems
+from sandbox.validation import version
 
 from .options import Common, common_options, complete_function
-from .output import dump, print_fields, print_json, print_problem, print_table, print_warning
+from .output import (
+    dump,
+    print_fields,
+    print_json,
+    print_problem,
+    print_table,
+    print_warning,
+    short_digest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sandbox.discovery import Function
+    from sandbox.function import Function
     from sandbox.manifest import Hook, Manifest
     from sandbox.policy import Policy
     from sandbox.problems import Problem
@@ -70,6 +79,7 @@ def show(common: Common, name: str) -> None:
     """Show a function: its manifest and the limits in force."""
     settings = common.settings()
     function = Registry(common.functions).get(name)
+    digest = version(function, settings)
     policy, refusal = None, None
     try:
         policy = effective_policy(function, settings)
@@ -80,13 +90,14 @@ def show(common: Common, name: str) -> None:
             _summary(function)
             | {
                 "source": str(function.source),
+                "version": digest,
                 "manifest": function.manifest.model_dump(mode="json", exclude_defaults=True),
                 "limits": None if policy is None else _limits(policy),
                 "notes": [str(note) for note in policy.notes] if policy else [str(refusal)],
             }
         )
         return
-    print_fields(_fields(function, policy))
+    print_fields(_fields(function, policy, digest))
     for note in policy.notes if policy else ():
         print_warning(str(note))
     if refusal is not None:
@@ -136,7 +147,9 @@ def _limits(policy: Policy) -> dict[str, float]:
     return {name: getattr(policy, name) for name in names}
 
 
-def _fields(function: Function, policy: Policy | None) -> Iterator[tuple[str, str]]:
+def _fields(
+    function: Function, policy: Policy | None, digest: str | None
+) -> Iterator[tuple[str, str]]:
     """What `show` prints, in its order; what a manifest leaves out is left out here."""
     manifest = function.manifest
     yield "name", function.name
@@ -146,6 +159,8 @@ def _fields(function: Function, policy: Policy | None) -> Iterator[tuple[str, st
     yield "interface", function.interface
     yield "entrypoint", function.entrypoint
     yield "defined in", function.where()
+    if digest is not None:
+        yield "version", short_digest(digest)
     if policy is not None:
         yield "timeout", format_duration(policy.timeout)
         yield "memory", format_size(policy.memory)

@@ -96,7 +96,7 @@ def print_problem(problem: Problem) -> None:
     where = click.style(printable(problem.where), bold=True)
     click.echo(f"{where}: {severity} {printable(problem.message)}", err=True)
     if problem.mend:
-        click.echo(f"  to mend it: {printable(problem.mend)}", err=True)
+        click.echo(f"  hint: {printable(problem.mend)}", err=True)
 
 
 def print_warning(message: str) -> None:
@@ -113,7 +113,7 @@ def print_error(
     for line in describe_details(details or {}):
         click.echo(f"  {line}", err=True)
     if hint:
-        click.echo(f"  to mend it: {printable(hint)}", err=True)
+        click.echo(f"  hint: {printable(hint)}", err=True)
 
 
 def describe_details(details: Mapping[str, Any]) -> list[str]:

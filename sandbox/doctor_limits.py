@@ -17,7 +17,7 @@ from sandbox.facade import Sandbox
 from sandbox.policy import FIRST_UID
 from sandbox.runtimes import Runtime
 from sandbox.settings import Ceilings, ResourceLimits
-from sandbox.units import MIB, format_size
+from sandbox.units import format_size
 
 if TYPE_CHECKING:
     from sandbox.engine.base import Engine, RuntimeClass
@@ -28,7 +28,9 @@ Status = Literal["ok", "warn", "fail"]
 Invoke = Callable[..., "FunctionResponse"]
 
 # What the probe gets. Small, so that trying is quick; it reaches for several times as much.
-_GIVEN: Final = ResourceLimits(timeout=20, memory=64 * MIB, cpu=0.5, pids=64, tmp=8 * MIB)
+_GIVEN: Final = ResourceLimits.model_validate(
+    {"timeout": "20s", "memory": "64mb", "cpu": 0.5, "pids": 64, "tmp": "8mb"}
+)
 _TIME_LIMIT: Final = 1.5
 _CGROUP_MEND: Final = (
     "the engine needs the cgroup controllers memory, pids and cpu: mount cgroup version 2 (systemd "
@@ -103,6 +105,8 @@ def try_limits(engine: Engine, settings: Settings, runtime_class: RuntimeClass) 
         yield Check(name="containers", status="ok", seen=seen)
         yield from _posture(response.output, runtime_class)
         for name, check in _LIMITS.items():
+            if check is _cpu and runtime_class == "gvisor":
+                continue  # its kernel counts the time that the host held it back, too
             try:
                 yield check(name, invoke)
             except SandboxError as error:
@@ -119,12 +123,12 @@ def _posture(seen: dict[str, Any], runtime_class: RuntimeClass) -> Iterator[Chec
     held = [name for name, bits in seen["capabilities"].items() if bits]
     yield judged("capabilities", not held, ", ".join(held) or "none", mend=_ENGINE_MEND)
 
-    locked = seen["no_new_privs"] == "1"
-    yield judged("no_new_privs", locked, "on" if locked else "off", mend=_ENGINE_MEND)
-
     if runtime_class == "gvisor":
+        # Which has neither seccomp nor no_new_privs to show: the host's kernel is out of reach.
         yield Check(name="system calls", status="ok", seen="served by gVisor's own kernel")
     else:
+        locked = seen["no_new_privs"] == "1"
+        yield judged("no_new_privs", locked, "on" if locked else "off", mend=_ENGINE_MEND)
         filtered = seen["seccomp"] == "2"
         how = "filtered by seccomp" if filtered else "not filtered"
         yield judged("system calls", filtered, how, mend=_ENGINE_MEND)
@@ -153,6 +157,10 @@ def _processes(name: str, invoke: Invoke) -> Check:
     if got["refused"] and 0 < got["started"] < _GIVEN.pids:
         seen = f"refused after {got['started']}; the limit is {_GIVEN.pids}, threads included"
         return Check(name=name, status="ok", seen=seen)
+    crashed = response.error is not None and response.error.code == Code.FUNCTION_CRASHED
+    if crashed and response.stats.runtime_class == "gvisor":
+        # gVisor itself runs under the limit, and ends when it gets no more threads.
+        return Check(name=name, status="ok", seen=f"gVisor ended at its limit of {_GIVEN.pids}")
     return _unstopped(name, response, "started")
 
 

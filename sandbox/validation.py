@@ -6,16 +6,18 @@ import re
 from typing import TYPE_CHECKING
 
 from sandbox.discovery import discover
-from sandbox.errors import PolicyRefusedError
+from sandbox.errors import InvalidManifestError, PolicyRefusedError
 from sandbox.policy import effective_policy
 from sandbox.problems import Problem
+from sandbox.runtimes import Runtime
 from sandbox.secrets import load_secrets, resolve_env
+from sandbox.tree import Caps, ChangedError, Refused, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from sandbox.discovery import Function
+    from sandbox.function import Function
     from sandbox.settings import Settings
 
 
@@ -30,8 +32,39 @@ def validate(directory: Path, settings: Settings) -> list[Problem]:
     secrets = load_secrets(settings.secrets_file)
     problems = list(found.problems)
     for function in found.functions:
+        problems += file_problems(function, settings)
         problems += policy_problems(function, settings, secrets)
     return problems
+
+
+def version(function: Function, settings: Settings) -> str | None:
+    """The version that an invocation would report: the digest of the function's files.
+
+    None where it is that of what is built from them.
+
+    Raises:
+        InvalidManifestError: its files cannot be made a bundle; `details.problems` lists why.
+    """
+    caps = Caps(settings.limits.bundle, settings.limits.bundle_files)
+    try:
+        digest = Tree(function.source, single_file=function.single_file, caps=caps).digest()
+    except Refused as refused:
+        raise InvalidManifestError(
+            f"its files cannot be deployed: {refused.problems[0]}",
+            details={"problems": list(refused.problems)},
+        ) from None
+    except ChangedError:
+        return None
+    return None if function.runtime is Runtime.GO else digest
+
+
+def file_problems(function: Function, settings: Settings) -> Iterator[Problem]:
+    """What stands in the way of making the function's files a bundle."""
+    try:
+        version(function, settings)
+    except InvalidManifestError as error:
+        for message in error.details["problems"]:
+            yield function.origin.problem(message)
 
 
 def policy_problems(

@@ -139,6 +139,8 @@ def build(  # noqa: PLR0913
         on_progress=on_progress,
     )
     builder.build(names or IMAGE_NAMES, base=base, force=force)
+    # Only now: after a failure, they let the next attempt begin where this one ended.
+    _remove_untagged(engine)
 
 
 def remove(engine: Engine) -> list[str]:
@@ -197,7 +199,6 @@ class _Builder:
         for name in RECIPES:
             if name in stale:
                 self._build(name, base=base, refresh=refresh)
-                _remove_untagged(self._engine)
             elif name in names:
                 size = _status(self._engine, name).size or 0
                 self._on_progress(Progress(image=name, event="current", size=size))

@@ -158,7 +158,11 @@ for (const event of ["uncaughtException", "unhandledRejection"]) {
     flush().then(() => process.exit(1));
   });
 }
-// Nothing is left that could ever settle the handler's promise.
-process.on("beforeExit", () => interrupt?.(new Error("the handler's promise was never settled")));
+// Nothing is left that could ever settle the handler's promise; but Bun comes here before it tells
+// of a rejection, so that goes first.
+process.on("beforeExit", () => {
+  const stuck = new Error("the handler's promise was never settled");
+  if (interrupt) setTimeout(() => interrupt?.(stuck));
+});
 
 main(process.argv[2]);

@@ -1,0 +1,69 @@
+"""The doctor's probes really reach for more: where a defence is off, the doctor notices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox.doctor import examine
+
+if TYPE_CHECKING:
+    from sandbox.doctor import Check
+    from sandbox.engine.base import Container, ContainerSpec
+    from sandbox.engine.docker import DockerEngine
+    from sandbox.settings import Settings
+
+
+class Weakened:
+    """A real engine that gives containers more than they were to get."""
+
+    def __init__(self, engine: DockerEngine, **changes: Any) -> None:
+        self._engine = engine
+        self._changes = changes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def create(self, spec: ContainerSpec) -> Container:
+        return self._engine.create(dataclasses.replace(spec, **self._changes))
+
+
+def failures(engine: Any, settings: Settings) -> dict[str, Check]:
+    return {check.name: check for check in examine(engine, settings) if check.status == "fail"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"memory": 2**30, "cpu": 2.0, "pids": 2000, "tmp": 2**28},
+            {"memory limit", "CPU limit", "process limit", "file limit"},
+        ),
+        (
+            {"seccomp": "unconfined", "uid": 1000, "gid": 1000, "network": "bridge"},
+            {"system calls", "user", "network"},
+        ),
+    ],
+)
+def test_a_defence_that_is_off_is_found(
+    changes: dict[str, Any], expected: set[str], engine: DockerEngine, settings: Settings
+) -> None:
+    found = failures(Weakened(engine, **changes), settings)
+    assert found.keys() == expected
+    assert all(check.mend for check in found.values())
+
+
+def test_a_runtime_class_that_is_missing_is_a_failure(
+    engine: DockerEngine, settings: Settings
+) -> None:
+    lacking = dataclasses.replace(engine.info(), runtime_classes=("runc",))
+    demanding = settings.model_copy(
+        update={"engine": settings.engine.model_copy(update={"runtime_class": "gvisor"})}
+    )
+    weakened = Weakened(engine)
+    weakened.info = lambda: lacking  # type: ignore[attr-defined]
+    found = failures(weakened, demanding)
+    assert found.keys() == {"runtime class"}
+    assert "gvisor" in found["runtime class"].seen

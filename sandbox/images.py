@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -115,7 +117,7 @@ def build(  # noqa: PLR0913
     `base` is a Debian image to build from; without one, `mmdebstrap` makes it. `ca_bundle` (PEM)
     is trusted while building and never left in an image; without one, the host's is used. `force`
     builds what is current too, with Debian's latest updates. From `environment` the proxies are
-    taken.
+    taken. `on_progress` is called from several threads, one at a time.
 
     Raises:
         RuntimeNotAvailableError: no such image, or not for this machine's architecture.
@@ -188,6 +190,7 @@ class _Builder:
         self._ca_bundle = ca_bundle
         self._proxies = proxies
         self._on_progress = on_progress
+        self._lock = threading.Lock()
         self._root = recipes.folder()
 
     def build(self, names: Sequence[str], *, base: str | None, force: bool) -> None:
@@ -196,12 +199,25 @@ class _Builder:
         needed = {needed for name in stale for needed in RECIPES[name].needs}
         stale |= {name for name in needed if force or not self._current(name, base)}
         refresh = str(int(time.time())) if force else ""
-        for name in RECIPES:
+
+        def take_turn(name: str) -> None:
             if name in stale:
                 self._build(name, base=base, refresh=refresh)
             elif name in names:
                 size = _status(self._engine, name).size or 0
-                self._on_progress(Progress(image=name, event="current", size=size))
+                self._tell(Progress(image=name, event="current", size=size))
+
+        # What the others need comes first; of those, two at a time: one fetches, one computes.
+        shared = {needed for recipe in RECIPES.values() for needed in recipe.needs}
+        for name in RECIPES:
+            if name in shared:
+                take_turn(name)
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="image") as pool:
+            list(pool.map(take_turn, [name for name in RECIPES if name not in shared]))
+
+    def _tell(self, progress: Progress) -> None:
+        with self._lock:
+            self._on_progress(progress)
 
     def _current(self, name: str, base: str | None) -> bool:
         image = self._engine.image(reference(name))
@@ -213,7 +229,7 @@ class _Builder:
 
     def _build(self, name: str, *, base: str | None, refresh: str) -> None:
         started = time.monotonic()
-        self._on_progress(Progress(image=name, event="building"))
+        self._tell(Progress(image=name, event="building"))
         build_args = recipes.build_args(name, self._root)
         if name == "toolbox":
             base = base or self._debian(build_args["SUITE"])
@@ -230,10 +246,10 @@ class _Builder:
                 build_args=build_args | self._proxies,
                 labels=recipes.labels(name, self._root, base=base),
             ):
-                self._on_progress(Progress(image=name, event="output", text=line))
+                self._tell(Progress(image=name, event="output", text=line))
         seconds = time.monotonic() - started
         size = _status(self._engine, name).size or 0
-        self._on_progress(Progress(image=name, event="built", seconds=seconds, size=size))
+        self._tell(Progress(image=name, event="built", seconds=seconds, size=size))
 
     def _debian(self, suite: str) -> str:
         """A minimal Debian, made here where no registry is reachable; kept for the next build."""
@@ -252,7 +268,7 @@ class _Builder:
             try:
                 for line in _output_of(["mmdebstrap", "--variant=apt", suite, str(archive)]):
                     log.append(line)
-                    self._on_progress(Progress(image="toolbox", event="output", text=line))
+                    self._tell(Progress(image="toolbox", event="output", text=line))
             except subprocess.CalledProcessError as error:
                 raise ImageBuildError(
                     "mmdebstrap failed", hint=hint, details={"log": "\n".join(log[-40:])}

@@ -154,11 +154,11 @@ int main(int argc, char **argv)
 
     /* Closes without a word when exec succeeds; else brings the reason. */
     int failure[2];
-    if (pipe2(failure, O_CLOEXEC) < 0)
+    pid_t child;
+    if (pipe2(failure, O_CLOEXEC) < 0 || (child = fork()) < 0) {
+        perror("init");
         return 125;
-    pid_t child = fork();
-    if (child < 0)
-        return 125;
+    }
     if (child == 0) {
         int reason = become(command, handler, &before);
         ssize_t ignored = write(failure[1], &reason, sizeof reason);

@@ -123,3 +123,24 @@ def test_validate_says_what_the_settings_clamp_and_refuse(sandbox: Sandbox, proj
     document = json.loads(result.stdout)
     assert document["valid"] is False
     assert {problem["function"] for problem in document["problems"]} == {"greet", "hello"}
+
+
+def test_validate_finds_files_that_cannot_be_deployed(sandbox: Sandbox, project: Path) -> None:
+    (project / "functions/hello/outside").symlink_to("/etc/hostname")
+    result = sandbox("validate")
+    assert result.exit_code == 2
+    assert "functions/hello: error: outside: " in result.stderr
+
+
+def test_validate_finds_a_secret_that_is_not_given(sandbox: Sandbox, project: Path) -> None:
+    (project / "functions/hello/function.yaml").write_text("env:\n  KEY: ${TOKEN}\n")
+    result = sandbox("validate")
+    assert result.exit_code == 2
+    assert "functions/hello/function.yaml:2: error: " in result.stderr
+    assert "TOKEN" in result.stderr
+
+    (project / "secrets.yaml").write_text("TOKEN: hush\n")
+    (project / "sandbox.yaml").write_text("secrets_file: secrets.yaml\n")
+    result = sandbox("validate")
+    assert result.exit_code == 0
+    assert "hush" not in result.stdout + result.stderr

@@ -11,17 +11,19 @@ the way nevertheless can spoil its own response, and nobody else's.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.errors import Code
 from sandbox.protocol.json_values import JSONValueError, loads
-from sandbox.protocol.logs import Lines, entry_from
-from sandbox.protocol.response import Collector, Parsed, Usage, error_from
+from sandbox.protocol.logs import LimitExceeded, Lines, entry_from
+from sandbox.protocol.response import SHOWN, Collector, Parsed, Usage, error_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandbox.models import FunctionError, JsonObject
+    from sandbox.protocol.logs import Line
 
 _NO_RESPONSE: Final = "the handler ended before it answered"
 
@@ -32,11 +34,21 @@ class HandlerCollector(Collector):
     def __init__(self, *, max_output: int, max_logs: int, now: Callable[[], str]) -> None:
         super().__init__(max_output=max_output, max_logs=max_logs, now=now)
         # A log message may be longer than the output's cap, and the other way round.
-        self._lines = Lines(max(max_output, max_logs) + 1)
+        self._longest = max(max_output, max_logs)
+        self._lines = Lines(self._longest)
         self._ready = False
         self._response: JsonObject | None = None
         self._init_error: FunctionError | None = None
         self._spoiled: tuple[str, bytes] | None = None
+        self._expected: str | None = None
+        self.mismatched = False
+
+    def expect(self, request_id: str) -> None:
+        """Take the response to this request and no other, where a container answers several.
+
+        Another one sets `mismatched`: what the container says is not to be trusted any more.
+        """
+        self._expected = request_id
 
     @property
     def ready(self) -> bool:
@@ -54,46 +66,51 @@ class HandlerCollector(Collector):
         return self._init_error
 
     def _feed_stdout(self, data: bytes) -> None:
-        for line, _ in self._lines.feed(data):
-            self._message(line)
-        pending = self._lines.pending
-        if pending > max(self._max_output, self._max_logs):
-            self._count_output(pending)
+        for line in self._lines.feed(data):
+            self._take_line(line)
+        if self._lines.pending > self._longest:
+            self._count_output(self._lines.pending)
 
-    def _message(self, line: bytes) -> None:
-        if not line.strip() or self._response is not None:
-            return
+    def _take_line(self, line: Line) -> None:
         try:
-            message = loads(line)
+            message = loads(line.data) if line.data.strip() else {}
         except JSONValueError as error:
-            self._spoil(str(error), line)
+            self._count_output(line.size)
+            self._spoil(str(error), line.data)
             return
         kind = message.get("type") if isinstance(message, dict) else None
         if kind == "log":
-            self._count_logs(len(line))
-            self._logs.append(entry_from(message, self._now()))
+            self._log.add(entry_from(message, self._now()), line.size)
             return
-        self._count_output(len(line))
+        self._count_output(line.size)
         if kind == "ready":
             self._ready = True
         elif kind == "init_error":
-            said = error_from(message)
-            self._init_error = said.model_copy(update={"code": Code.INIT_FAILED})
+            self._init_error = error_from(message).model_copy(update={"code": Code.INIT_FAILED})
         elif kind == "response" and isinstance(message.get("success"), bool):
+            self._take_response(message, line)
+        elif message != {}:
+            self._spoil("a message that the bootstrap never sends", line.data)
+
+    def _take_response(self, message: JsonObject, line: Line) -> None:
+        if self._expected is not None and message.get("request_id") != self._expected:
+            self.mismatched = True
+            self._spoil("a response to another request", line.data)
+        elif self._response is None:
             self._response = message
             self.usage = _usage(message.get("usage"))
-        else:
-            self._spoil("a message that the bootstrap never sends", line)
 
     def _spoil(self, reason: str, line: bytes) -> None:
         if self._spoiled is None:
-            self._spoiled = (reason, line)
+            self._spoiled = (reason, line[: SHOWN + 1])
 
     def _parse(self) -> Parsed:
+        with contextlib.suppress(LimitExceeded):
+            for unfinished in self._lines.finish():
+                self._take_line(unfinished)
         if self._response is None:
             reason, line = self._spoiled or (_NO_RESPONSE, b"")
             return self._invalid(reason, line)
-        self._response.pop("logs", None)  # they came as messages
         return self._well_formed(self._response)
 
 
@@ -105,4 +122,7 @@ def _usage(value: Any) -> Usage | None:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number that can be one of these; a function that forges the message can say anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if 0 <= value < 2**63 else None

@@ -1,8 +1,9 @@
 """A strict reader of JSON that was written by somebody else.
 
 Never crashes the host: whatever the bytes, the result is a value that can be written again as
-JSON, or a `JSONValueError` that says what is wrong. Integers pass through exactly, of any size
-that the interpreter converts; of a key that comes twice, the last value wins, as with most readers.
+JSON, or a `JSONValueError` that says what is wrong, in time that grows with their number only.
+Integers pass through exactly, of any size that the interpreter converts; of a key that comes
+twice, the last value wins, as with most readers.
 """
 
 from __future__ import annotations
@@ -10,67 +11,88 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, Final, NoReturn
+import sys
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_DEPTH: Final = 100
-# Strings are passed over whole, so that brackets in them do not count.
-_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _BYTE_ORDER_MARK: Final = "\ufeff"
+# A text without its end runs to the end of the data: a pattern that failed there would be tried
+# again from every quote in it, which takes time with the square of the length.
+_TEXT: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_TEXTS: Final = re.compile(_TEXT.encode(), re.DOTALL)
+_TOKENS: Final = re.compile(rf"{_TEXT}|[^\s\"\[\]{{}},:]+", re.DOTALL)
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class JSONValueError(ValueError):
     """Text that is no JSON, or JSON that cannot be passed on; the message says why and where."""
 
 
+class _RefusedNumberError(Exception):
+    """A number that Python's reader takes and JSON does not know, or that does not fit."""
+
+    def __init__(self, token: str, reason: str) -> None:
+        super().__init__(token, reason)
+        self.token = token
+        self.reason = reason
+
+
 def loads(data: bytes) -> Any:
-    """The value that `data` holds.
+    """The value that `data` holds, a byte order mark at its beginning aside.
 
     Raises:
         JSONValueError: it is no JSON, no UTF-8, too deep, or has a number that JSON has not.
     """
     try:
-        text = data.decode()
+        text = data.decode().removeprefix(_BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         raise JSONValueError(f"invalid UTF-8 at byte {error.start}") from None
-    return loads_text(text.removeprefix(_BYTE_ORDER_MARK))
-
-
-def loads_text(text: str) -> Any:
-    """As `loads`, from text."""
-    if exceeds_depth(text):
+    if exceeds_depth(data):
         raise JSONValueError(f"nested deeper than {MAX_DEPTH} levels")
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise JSONValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
-    except JSONValueError:
-        raise
-    except ValueError as error:  # an integer over the interpreter's limit of digits
-        raise JSONValueError(str(error).partition(";")[0]) from None
+    except _RefusedNumberError as refused:
+        place = _place(text, refused.token.__eq__)
+        raise JSONValueError(refused.reason + place) from None
+    except ValueError:  # the interpreter's limit, which keeps conversions from taking minutes
+        digits = sys.get_int_max_str_digits()
+        place = _place(text, lambda token: len(token) > digits and token.lstrip("-").isdecimal())
+        raise JSONValueError(f"an integer of more than {digits} digits{place}") from None
 
 
-def exceeds_depth(text: str) -> bool:
-    """Whether objects and arrays in `text` nest deeper than MAX_DEPTH; linear, not recursive."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
+def exceeds_depth(data: bytes, most: int = MAX_DEPTH) -> bool:
+    """Whether objects and arrays in `data` nest deeper than `most`; linear, not recursive."""
+    if data.count(b"[") + data.count(b"{") <= most:
         return False
     depth = 0
-    for match in _BRACKETS.finditer(text):
-        bracket = match[0]
-        if bracket in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif bracket in "]}":
-            depth -= 1
+    for bracket in _TEXTS.sub(b"", data).translate(None, _NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > most:
+            return True
     return False
 
 
+def _place(text: str, matches: Callable[[str], bool]) -> str:
+    """Where the first token that matches stands; nothing if there is none."""
+    for found in _TOKENS.finditer(text):
+        if not found[0].startswith('"') and matches(found[0]):
+            line = text.count("\n", 0, found.start()) + 1
+            column = found.start() - text.rfind("\n", 0, found.start())
+            return f" at line {line}, column {column}"
+    return ""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise JSONValueError(f"{name} is not JSON")
+    raise _RefusedNumberError(name, f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise JSONValueError(f"the number {text[:32]} is out of range")
+        raise _RefusedNumberError(text, f"the number {text[:32]} is out of range")
     return number

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, get_args
+import codecs
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
-from sandbox.models import Level, LogEntry
-from sandbox.protocol.report import MARK, ExitReport, parse_report
+from sandbox.models import Level, LogEntry, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 MAX_LINE: Final = 8 * 1024
+# The least that an entry counts against the cap: a million empty lines are not for free.
+MIN_ENTRY: Final = 64
 _CUT: Final = " … (cut)"
+_REST_CUT: Final = "… (the rest of the logs was cut)"
 _LEVELS: Final[dict[str, Level]] = {level: level for level in get_args(Level)}
 
 
@@ -24,94 +27,93 @@ class LimitExceeded(Exception):  # noqa: N818 - not an error: a limit that did i
         self.observed = observed
 
 
+class Line(NamedTuple):
+    """A line without its end. `size` is in bytes, before it was cut, with its end."""
+
+    data: bytes
+    size: int
+    cut: bool
+
+    def entry(self, timestamp: str) -> LogEntry:
+        """The line as a log entry."""
+        text = text_of(self.data, whole=not self.cut) + (_CUT if self.cut else "")
+        return LogEntry(message=text, timestamp=timestamp)
+
+
 class Lines:
-    """Splits bytes into lines; of a line that is too long, the rest is dropped."""
+    """Splits bytes into lines; of a line that is longer than `longest`, the rest is dropped."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
-        self._pending = bytearray()
-        self._cutting = False
+        self._kept = bytearray()
+        self._length = 0
 
     @property
     def pending(self) -> int:
         """Size of the line that has no end yet."""
-        return len(self._pending)
+        return self._length
 
-    def feed(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
-        """Complete lines without their ends, each with whether it was cut."""
-        *complete, rest = data.split(b"\n")
-        for part in complete:
-            self._append(part)
-            yield self._take()
-        self._append(rest)
+    def feed(self, data: bytes) -> Iterator[Line]:
+        """The lines that these bytes complete."""
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._append(data[start:end])
+            yield self._take(end_size=1)
+            start = end + 1
+        self._append(data[start:])
 
-    def finish(self) -> Iterator[tuple[bytes, bool]]:
+    def finish(self) -> Iterator[Line]:
         """The last line, if it had no end."""
-        if self._pending:
-            yield self._take()
+        if self._length:
+            yield self._take(end_size=0)
 
     def _append(self, part: bytes) -> None:
-        room = self._longest - len(self._pending)
-        self._cutting = self._cutting or len(part) > room
-        self._pending += part[: max(room, 0)]
+        self._kept += part[: max(self._longest - self._length, 0)]
+        self._length += len(part)
 
-    def _take(self) -> tuple[bytes, bool]:
-        line, cut = bytes(self._pending), self._cutting
-        self._pending.clear()
-        self._cutting = False
-        return line.removesuffix(b"\r"), cut
-
-
-class StderrLog:
-    """Stderr as log entries, and init's report at its end."""
-
-    def __init__(self, *, now: Callable[[], str], keep_head: int) -> None:
-        self._lines = Lines(MAX_LINE)
-        self._now = now
-        self._candidate: bytes | None = None
-        self._keep_head = keep_head
-        self.head = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[LogEntry]:
-        """The entries that these bytes complete."""
-        for line, cut in self._lines.feed(data):
-            yield from self._line(line, cut=cut)
-
-    def finish(self) -> tuple[list[LogEntry], ExitReport | None]:
-        """The last entries, and the report if there was one."""
-        entries = [
-            entry for line, cut in self._lines.finish() for entry in self._line(line, cut=cut)
-        ]
-        report = parse_report(self._candidate) if self._candidate is not None else None
-        if report is None:
-            entries += self._candidate_as_log()
-        return entries, report
-
-    def _line(self, line: bytes, *, cut: bool) -> Iterator[LogEntry]:
-        yield from self._candidate_as_log()
-        # What the function wrote last may have had no line end of its own.
-        written, mark, report = line.rpartition(MARK)
-        if mark:
-            self._candidate = mark + report
-        else:
-            written = line
-        if written or not mark:
-            yield self._entry(written, cut=cut)
-
-    def _candidate_as_log(self) -> list[LogEntry]:
-        candidate, self._candidate = self._candidate, None
-        return [] if candidate is None else [self._entry(candidate, cut=False)]
-
-    def _entry(self, line: bytes, *, cut: bool) -> LogEntry:
-        room = self._keep_head - len(self.head)
-        if room > 0:
-            self.head += (line + b"\n")[:room]
-        return LogEntry(message=text_of(line, cut=cut), timestamp=self._now())
+    def _take(self, *, end_size: int) -> Line:
+        cut = self._length > len(self._kept)
+        line = Line(bytes(self._kept).removesuffix(b"\r"), self._length + end_size, cut)
+        self._kept.clear()
+        self._length = 0
+        return line
 
 
-def text_of(line: bytes, *, cut: bool = False) -> str:
-    """A line as text; what is no UTF-8 shows as escapes."""
-    return line.decode(errors="backslashreplace") + (_CUT if cut else "")
+class Log:
+    """Entries, up to a cap of `max_bytes`; once over it, there are no more."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._observed = 0
+        self.entries: list[LogEntry] = []
+        self.size = 0
+
+    def add(self, entry: LogEntry, size: int) -> None:
+        """Add an entry that was `size` bytes where it came from. Raises LimitExceeded."""
+        size = max(size, MIN_ENTRY)
+        self.check(size)
+        self.size += size
+        self.entries.append(entry)
+
+    def check(self, coming: int) -> None:
+        """Raise LimitExceeded if `coming` more bytes are too many, and from then on."""
+        if self._observed or self.size + coming > self._max_bytes:
+            self._observed = self._observed or self.size + coming
+            raise LimitExceeded("logs", observed=self._observed)
+
+    def finish(self, timestamp: str) -> tuple[LogEntry, ...]:
+        """All entries; the last one says so if there were more."""
+        if not self._observed:
+            return tuple(self.entries)
+        return (*self.entries, LogEntry(level="warn", message=_REST_CUT, timestamp=timestamp))
+
+
+def text_of(data: bytes, *, whole: bool = True) -> str:
+    """Bytes as text; what is no UTF-8 shows as escapes.
+
+    Where they are not `whole`, the beginning of a character at their end is left out.
+    """
+    return codecs.getincrementaldecoder("utf-8")("backslashreplace").decode(data, final=whole)
 
 
 def entry_from(item: Any, now: str) -> LogEntry:
@@ -128,5 +130,5 @@ def entry_from(item: Any, now: str) -> LogEntry:
 
 
 def _shortened(value: Any) -> str:
-    text = value if isinstance(value, str) else str(value)
+    text = value if isinstance(value, str) else dump_json(value)
     return text if len(text) <= MAX_LINE else text[:MAX_LINE] + _CUT

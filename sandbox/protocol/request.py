@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from sandbox.errors import InvalidRequestError
 from sandbox.models import FileUpload
-from sandbox.protocol.json_values import MAX_DEPTH, JSONValueError, exceeds_depth, loads, loads_text
+from sandbox.protocol.json_values import MAX_DEPTH, JSONValueError, exceeds_depth, loads
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ def parse_input(data: str | bytes) -> JsonObject:
         InvalidRequestError: it is not one JSON object; says what is wrong, and where.
     """
     try:
-        value = loads(data) if isinstance(data, bytes) else loads_text(data)
+        # A text from the command line has surrogates where its bytes were no UTF-8; those are
+        # then invalid here too. Escaped ones, `\ud800`, are JSON and pass.
+        value = loads(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
     except JSONValueError as error:
         raise InvalidRequestError(f"the input is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -63,20 +66,43 @@ def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:
     except RecursionError:
         raise _too_deep() from None
     except (TypeError, ValueError) as error:
-        raise InvalidRequestError(f"the input cannot be written as JSON: {error}") from None
-    if exceeds_depth(text):
+        reason = _unwritable(document) or str(error).partition(";")[0]
+        raise InvalidRequestError(f"the input cannot be written as JSON: {reason}") from None
+    encoded = text.encode("ascii") + b"\n"
+    # The input itself is one level down.
+    if exceeds_depth(encoded, MAX_DEPTH + 1):
         raise _too_deep()
-    if len(text) > max_bytes:
+    if len(encoded) > max_bytes:
         raise InvalidRequestError(
-            f"the request is {format_size(len(text))}; the most is {format_size(max_bytes)}",
+            f"the request is {format_size(len(encoded))}; the most is {format_size(max_bytes)}",
             hint="send less, or have the operator raise `limits.request`",
-            details={"limit": max_bytes, "observed": len(text), "setting": "limits.request"},
+            details={"limit": max_bytes, "observed": len(encoded), "setting": "limits.request"},
         )
-    return text.encode("ascii") + b"\n"
+    return encoded
 
 
 def _too_deep() -> InvalidRequestError:
     return InvalidRequestError(f"the input is nested deeper than {MAX_DEPTH} levels")
+
+
+def _unwritable(document: JsonObject) -> str:
+    """What in `document` JSON has no form for, and where; nothing if it is not that."""
+    seen: set[int] = set()
+    rest: list[tuple[str, Any]] = list(document.items())
+    while rest:
+        place, value = rest.pop()
+        if isinstance(value, dict | list | tuple):
+            # A value may contain itself.
+            if id(value) not in seen:
+                seen.add(id(value))
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                rest += [(f"{place}[{key!r}]", item) for key, item in items]
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                return f"{place} is {value}"
+        elif not isinstance(value, str | int | None):
+            return f"{place} is of type {type(value).__name__}"
+    return ""
 
 
 def _kind(value: Any) -> str:

@@ -6,24 +6,30 @@ The first that matches wins:
 2. the last line that is not empty is a JSON object that has `success`; lines before it are logs;
 3. otherwise INVALID_RESPONSE, with the beginning of stdout and stderr in the details.
 
-Bytes are kept up to the caps and no further.
+An object with `error` and without `success` is a failure; one with neither is no response.
+Bytes are kept up to the caps and no further. While bytes come, a cap that they go over is an
+exception, since the function is to be killed; what only turns out to be a log at the end, when
+the function has answered, is cut at the cap.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.errors import Code
-from sandbox.models import FunctionError, LogEntry
+from sandbox.models import FunctionError, dump_json
 from sandbox.protocol.json_values import JSONValueError, loads
-from sandbox.protocol.logs import MAX_LINE, LimitExceeded, StderrLog, entry_from, text_of
+from sandbox.protocol.logs import MAX_LINE, LimitExceeded, Lines, Log, entry_from, text_of
+from sandbox.protocol.report import ReportTail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sandbox.engine.base import Chunk
-    from sandbox.models import JsonObject
+    from sandbox.models import JsonObject, LogEntry
+    from sandbox.protocol.logs import Line
     from sandbox.protocol.report import ExitReport
 
 # How much of each stream an INVALID_RESPONSE shows.
@@ -60,12 +66,12 @@ class Collector:
 
     def __init__(self, *, max_output: int, max_logs: int, now: Callable[[], str]) -> None:
         self._max_output = max_output
-        self._max_logs = max_logs
         self._now = now
-        self._logs: list[LogEntry] = []
-        self._stderr = StderrLog(now=now, keep_head=SHOWN)
+        self._log = Log(max_logs)
+        self._stderr_tail = ReportTail()
+        self._stderr_lines = Lines(MAX_LINE)
+        self._stderr_head = b""
         self.output_bytes = 0
-        self.log_bytes = 0
         self.report: ExitReport | None = None
         self.usage: Usage | None = None
 
@@ -89,25 +95,41 @@ class Collector:
         """Whether a response has come, though the function may not have ended."""
         return self.complete
 
+    @property
+    def log_bytes(self) -> int:
+        """What the logs take of their cap so far."""
+        return self._log.size + self._stderr_lines.pending
+
     def feed(self, chunk: Chunk) -> list[LogEntry]:
         """Take what the container wrote; returns the log entries that it completes.
 
         Raises:
             LimitExceeded: the output or the logs went over their cap.
         """
-        before = len(self._logs)
+        before = len(self._log.entries)
         if chunk.stream == "stderr":
-            self._count_logs(len(chunk.data))
-            self._logs.extend(self._stderr.feed(chunk.data))
+            self._feed_stderr(self._stderr_tail.feed(chunk.data))
         else:
             self._feed_stdout(chunk.data)
-        return self._logs[before:]
+        return self._log.entries[before:]
 
     def finish(self) -> Parsed:
         """The outcome, from all that was fed; called once, at the end."""
-        entries, self.report = self._stderr.finish()
-        self._logs.extend(entries)
+        self.report, rest = self._stderr_tail.finish()
+        with contextlib.suppress(LimitExceeded):
+            self._feed_stderr(rest)
+            self._add_lines(self._stderr_lines.finish())
         return self._parse()
+
+    def _feed_stderr(self, data: bytes) -> None:
+        self._stderr_head += data[: SHOWN - len(self._stderr_head)]
+        self._log.check(self._stderr_lines.pending)
+        self._add_lines(self._stderr_lines.feed(data))
+        self._log.check(self._stderr_lines.pending)
+
+    def _add_lines(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            self._log.add(line.entry(self._now()), line.size)
 
     def _feed_stdout(self, data: bytes) -> None:
         raise NotImplementedError
@@ -120,11 +142,6 @@ class Collector:
         if self.output_bytes > self._max_output:
             raise LimitExceeded("output", observed=self.output_bytes)
 
-    def _count_logs(self, size: int) -> None:
-        self.log_bytes += size
-        if self.log_bytes > self._max_logs:
-            raise LimitExceeded("logs", observed=self.log_bytes)
-
     def _invalid(self, reason: str, stdout: bytes) -> Parsed:
         return Parsed(
             well_formed=False,
@@ -134,23 +151,20 @@ class Collector:
                 message=f"what it wrote to stdout is no response: {reason}",
                 details={
                     "reason": reason,
-                    "stdout": text_of(stdout[:SHOWN]),
-                    "stderr": text_of(bytes(self._stderr.head)),
+                    "stdout": _shown(stdout),
+                    "stderr": _shown(self._stderr_head),
                 },
             ),
-            logs=tuple(self._logs),
+            logs=self._log.finish(self._now()),
         )
 
     def _well_formed(self, document: JsonObject) -> Parsed:
-        listed = document.get("logs")
-        for item in listed if isinstance(listed, list) else ():
-            self._logs.append(entry_from(item, self._now()))
         succeeded = document["success"]
         return Parsed(
             well_formed=True,
             output=document.get("output") if succeeded else None,
             error=None if succeeded else error_from(document),
-            logs=tuple(self._logs),
+            logs=self._log.finish(self._now()),
         )
 
 
@@ -175,10 +189,13 @@ class StdioCollector(Collector):
         document, before, reason = _find_response(stdout)
         if document is None:
             return self._invalid(reason, stdout)
-        for line in before.splitlines():
-            if line.strip():
-                text = text_of(line[:MAX_LINE], cut=len(line) > MAX_LINE)
-                self._logs.append(LogEntry(message=text, timestamp=self._now()))
+        lines = Lines(MAX_LINE)
+        with contextlib.suppress(LimitExceeded):
+            self._add_lines(line for line in lines.feed(before) if line.data.strip())
+            self._add_lines(line for line in lines.finish() if line.data.strip())
+            listed = document.get("logs")
+            for item in listed if isinstance(listed, list) else ():
+                self._log.add(entry_from(item, self._now()), len(dump_json(item)))
         return self._well_formed(document)
 
 
@@ -202,7 +219,7 @@ def error_from(document: JsonObject) -> FunctionError:
     """The error of a response with `success: false`, in any of the forms that functions use."""
     error, code = document.get("error"), document.get("error_code")
     message: Any = error
-    details: Any = {}
+    details: Any = None
     if isinstance(error, dict):
         code = error.get("code", code)
         message = error.get("message")
@@ -210,18 +227,24 @@ def error_from(document: JsonObject) -> FunctionError:
     return FunctionError(
         code=code if isinstance(code, str) and code else Code.FUNCTION_ERROR,
         message=_message(message),
-        details=details
-        if isinstance(details, dict)
-        else {}
-        if details is None
-        else {"details": details},
+        details=_details(details),
     )
 
 
 def _message(value: Any) -> str:
     if value is None or value == "":
         return "the function reported a failure and did not say why"
-    return value if isinstance(value, str) else str(value)
+    return value if isinstance(value, str) else dump_json(value)
+
+
+def _details(value: Any) -> JsonObject:
+    if value is None:
+        return {}
+    return value if isinstance(value, dict) else {"details": value}
+
+
+def _shown(data: bytes) -> str:
+    return text_of(data[:SHOWN], whole=len(data) <= SHOWN)
 
 
 def _object(data: bytes) -> tuple[JsonObject | None, str]:

@@ -39,6 +39,17 @@ def test_however_the_stream_is_cut_the_chunks_are_the_same(
     assert joined(chunks) == joined([Chunk(name, data) for name, data in sent if data])  # type: ignore[arg-type]
 
 
+def test_ten_mebibytes_of_small_frames_at_once_are_decoded() -> None:
+    stream = encode("stdout", b"x" * 24) * 327_680
+    assert len(FrameDecoder().feed(stream)) == 327_680
+
+
+def test_a_frame_of_length_zero_is_nothing() -> None:
+    assert FrameDecoder().feed(encode("stdout", b"") + encode("stderr", b"x")) == [
+        Chunk("stderr", b"x")
+    ]
+
+
 def test_a_payload_is_passed_on_before_its_end_has_come() -> None:
     decoder = FrameDecoder()
     assert decoder.feed(encode("stdout", b"x" * 100)[:20]) == [Chunk("stdout", b"x" * 12)]

@@ -11,7 +11,7 @@ from sandbox.protocol.json_values import MAX_DEPTH, JSONValueError, loads
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    | st.text(st.characters()),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )  # fmt: skip
@@ -34,11 +34,11 @@ def test_any_bytes_are_a_value_that_can_be_written_again_or_a_json_value_error(d
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"NaN", "NaN"),
-        (b"[-Infinity]", "Infinity"),
-        (b"1e999", "out of range"),
+        (b"NaN", "NaN is not JSON at line 1, column 1"),
+        (b'{"NaN":\n [1, -Infinity]}', "-Infinity is not JSON at line 2, column 6"),
+        (b'["1e999", 1e999]', "1e999 is out of range at line 1, column 11"),
         (b'"\xff"', "invalid UTF-8 at byte 1"),
-        (b"1" * 5000, "digits"),
+        (b"[\n-" + b"1" * 5000 + b"]", "more than 4300 digits at line 2, column 1"),
         (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "deeper than 100"),
         (b"[" * 1_000_000, "deeper than 100"),
         (b'{"a":' * 1_000_000, "deeper than 100"),
@@ -51,13 +51,22 @@ def test_what_cannot_be_passed_on_is_refused_with_the_reason(data: bytes, reason
         loads(data)
 
 
+@pytest.mark.parametrize("text", [rb'"\"\"', rb"\\", b'"', b'"a",', b"[]", b"[{"])
+def test_megabytes_of_anything_are_judged_in_time_that_grows_with_their_size_only(
+    text: bytes,
+) -> None:
+    # The time limit of the tests is the assertion: with its square, this takes days.
+    with pytest.raises(JSONValueError):
+        loads(b"[]" * MAX_DEPTH + b'"' + text * (4 * 2**20 // len(text)))
+
+
 def test_the_deepest_nesting_that_is_allowed_is_read() -> None:
     assert loads(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
 
 
 def test_brackets_in_strings_do_not_count_as_depth() -> None:
-    text = '"' + "[{" * 500 + '\\"["'
-    assert loads(text.encode()) == json.loads(text)
+    text = '"' + "[{" * 500 + '\\"[", "\\\\"'
+    assert loads(f"[{text}]".encode()) == json.loads(f"[{text}]")
 
 
 def test_integers_of_any_size_and_lone_surrogates_pass_through() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.engine.base import Chunk
-from sandbox.protocol.logs import MAX_LINE, LimitExceeded
+from sandbox.models import FunctionResponse, dump_json
+from sandbox.protocol.logs import MAX_LINE, MIN_ENTRY, LimitExceeded
 from sandbox.protocol.response import Parsed, StdioCollector
 from tests.protocol.test_json_values import json_values
 
 NOW = "2026-01-24T10:30:00Z"
+REST_CUT = "… (the rest of the logs was cut)"
 REPORT = (
     b'\x1e{"exit_code":0,"signal":null,"cpu_ms":1.5,"peak_memory_bytes":4096,'
     b'"oom_kills":0,"pids_denied":0,"exec_errno":null}\n'
@@ -36,11 +39,13 @@ def parse(stdout: bytes, stderr: bytes = b"", *, cut: int | None = None) -> Pars
 
 
 SUCCESS = b"""{"request_id": "req_123", "success": true, "output": {"message": "Hello, World!"},
- "logs": [{"level": "info", "message": "hi", "data": {"a": 1}, "timestamp": "2026-01-24T10:30:00Z"}],
+ "logs": [{"level": "info", "message": "hi", "data": {"a": 1},
+           "timestamp": "2026-01-24T10:30:00Z"}],
  "duration_ms": 12}
 """
 FAILURE = b"""{"success": false,
- "error": {"code": "VALIDATION_ERROR", "message": "Email is required", "details": {"field": "email"}}}
+ "error": {"code": "VALIDATION_ERROR", "message": "Email is required",
+           "details": {"field": "email"}}}
 """
 
 
@@ -77,6 +82,38 @@ def test_the_last_line_counts_and_the_lines_before_it_are_logs() -> None:
     assert [entry.message for entry in parsed.logs] == ["starting", '{"not": "it"}']
 
 
+def test_a_byte_order_mark_and_zero_bytes_around_a_response() -> None:
+    assert parse(b'\xef\xbb\xbf{"success": true, "output": 1}').output == 1
+    assert not parse(b'{"success": true, "output": 1}\0').well_formed
+
+
+def test_lines_that_end_as_on_windows_are_lines() -> None:
+    parsed = parse(b'one\r\n{"success": true, "output": 1}\r\n', b"two\r\n")
+    assert parsed.output == 1
+    assert [entry.message for entry in parsed.logs] == ["two", "one"]
+
+
+def test_bytes_before_the_last_line_that_are_no_text_do_not_spoil_it() -> None:
+    parsed = parse(b'\xff\n{"success": true, "output": 1}')
+    assert (parsed.output, parsed.logs[0].message) == (1, r"\xff")
+
+
+def test_numbers_and_texts_that_readers_differ_on_pass_through_exactly() -> None:
+    text = '{"a":123456789012345678901234567890,"b":-0.0,"c":1e-300,"d":"\\ud800\\u0000"}'
+    assert dump_json(parse(f'{{"success": true, "output": {text}}}'.encode()).output) == (
+        text.replace(":", ": ").replace(",", ", ")
+    )
+
+
+def test_lone_surrogates_anywhere_leave_a_response_that_can_be_written() -> None:
+    odd = "\ud800"
+    error = {"code": odd, "message": odd, "details": {odd: odd}}
+    logs = [odd, {"message": odd, "data": {odd: odd}, "timestamp": odd}]
+    parsed = parse(json.dumps({"success": False, "error": error, "logs": logs}).encode())
+    response = FunctionResponse(request_id="r", success=False, error=parsed.error, logs=parsed.logs)
+    assert json.loads(response.to_json())["error"] == error
+
+
 def test_of_two_responses_the_last_counts() -> None:
     assert parse(b'{"success": true, "output": 1}\n{"success": true, "output": 2}').output == 2
 
@@ -89,6 +126,8 @@ def test_of_two_responses_the_last_counts() -> None:
         ({"error": {"message": "boom"}}, "FUNCTION_ERROR", "boom", {}),
         ({"error": {"code": "E2", "message": "boom", "stack": "…"}}, "E2", "boom", {}),
         ({"error": {"code": 7, "message": 7}}, "FUNCTION_ERROR", "7", {}),
+        ({"error": ["boom"]}, "FUNCTION_ERROR", '["boom"]', {}),
+        ({"error": {"message": ["boom"]}, "error_code": "E3"}, "E3", '["boom"]', {}),
         ({"error": {"code": "E", "message": "m", "details": [1]}}, "E", "m", {"details": [1]}),
         ({}, "FUNCTION_ERROR", "the function reported a failure and did not say why", {}),
     ],
@@ -133,12 +172,28 @@ def test_what_is_no_response_is_invalid_with_the_reason(stdout: bytes, reason: s
     assert parsed.error.details["stderr"] == "a hint\n"
 
 
-@given(st.dictionaries(st.text(), json_values, max_size=3))
+@given(st.dictionaries(st.text(st.characters()), json_values, max_size=3))
 def test_any_output_passes_through_exactly(output: dict) -> None:
     assert parse(json.dumps({"success": True, "output": output}).encode()).output == output
 
 
-@given(st.binary(max_size=300), st.binary(max_size=300), st.integers(1, 50))
+pieces = st.binary(max_size=40) | st.sampled_from(
+    [
+        b"\n",
+        b"\r\n",
+        b"\x1e",
+        b"\xef\xbb\xbf",
+        b"\xff",
+        b'{"success": true}',
+        b'{"error":',
+        b"}",
+        b"[",
+    ]
+)
+streams = st.lists(pieces, max_size=12).map(b"".join)
+
+
+@given(streams, streams | streams.map(lambda data: data + REPORT), st.integers(1, 50))
 def test_any_bytes_have_an_outcome(stdout: bytes, stderr: bytes, cut: int) -> None:
     parsed = parse(stdout, stderr, cut=cut)
     assert parsed.well_formed or parsed.error.code == "INVALID_RESPONSE"
@@ -149,7 +204,7 @@ def test_log_entries_in_any_form_are_kept() -> None:
     document = {"success": True, "logs": ["text", {"message": 1, "level": "fatal"}, {"x": 1}, None]}
     logs = parse(json.dumps(document).encode()).logs
     assert [(entry.level, entry.message) for entry in logs] == [
-        ("info", "text"), ("info", "1"), ("info", "{'x': 1}"), ("info", "None"),
+        ("info", "text"), ("info", "1"), ("info", '{"x": 1}'), ("info", "null"),
     ]  # fmt: skip
 
 
@@ -166,6 +221,24 @@ def test_a_long_line_is_cut_and_bytes_that_are_no_text_are_shown() -> None:
     long, odd = parse(b"", b"x" * 60_000 + b"\n\xff\xfe\n").logs
     assert long.message == "x" * MAX_LINE + " … (cut)"
     assert odd.message == r"\xff\xfe"
+
+
+def test_a_cut_line_ends_with_a_whole_character() -> None:
+    (entry,) = parse(b"", b"x" + "é".encode() * MAX_LINE).logs
+    assert entry.message == "x" + "é" * (MAX_LINE // 2 - 1) + " … (cut)"
+
+
+def test_what_is_shown_of_stdout_ends_with_a_whole_character() -> None:
+    shown = parse(b"x" + "é".encode() * 2000).error.details["stdout"]
+    assert shown == "x" + "é" * 1023
+
+
+def test_ten_mebibytes_are_taken_in_the_pieces_that_a_socket_gives() -> None:
+    collecting = collector(max_output=11 << 20)
+    document = b'{"success": true, "output": "' + b"x" * (10 << 20) + b'"}'
+    for start in range(0, len(document), 65_536):
+        collecting.feed(Chunk("stdout", document[start : start + 65_536]))
+    assert len(collecting.finish().output) == 10 << 20
 
 
 def test_the_cap_on_output_is_exact_and_memory_stays_below_it() -> None:
@@ -189,6 +262,58 @@ def test_the_cap_on_logs_is_exact() -> None:
     assert (exceeded.value.limit, exceeded.value.observed) == ("logs", 11)
 
 
+@pytest.mark.parametrize("cut", [1, 7, 100, 100_000])
+def test_logs_are_kept_up_to_the_cap_however_they_are_cut(cut: int) -> None:
+    collecting = collector(max_logs=1000)
+    data = b"".join(b"%099d\n" % number for number in range(15))
+    with contextlib.suppress(LimitExceeded):
+        for start in range(0, len(data), cut):
+            collecting.feed(Chunk("stderr", data[start : start + cut]))
+    with pytest.raises(LimitExceeded):
+        collecting.feed(Chunk("stderr", b"more\n"))
+    messages = [entry.message for entry in collecting.finish().logs]
+    assert messages == [f"{number:099}" for number in range(10)] + [REST_CUT]
+
+
+def test_init_s_report_does_not_count_against_the_cap_on_logs() -> None:
+    collecting = collector(max_logs=100)
+    collecting.feed(Chunk("stderr", b"x" * 99 + b"\n"))
+    collecting.feed(Chunk("stderr", REPORT))
+    assert len(collecting.finish().logs) == 1
+    assert collecting.report is not None
+
+
+def test_a_million_empty_lines_do_not_become_a_million_entries() -> None:
+    collecting = collector(max_logs=1 << 20)
+    with pytest.raises(LimitExceeded):
+        collecting.feed(Chunk("stderr", b"\n" * 1_000_000))
+    assert len(collecting.finish().logs) <= (1 << 20) / MIN_ENTRY + 1
+
+
+@pytest.mark.parametrize(
+    "stdout",
+    [
+        b"line\n" * 1000 + b'{"success": true, "output": 1}',
+        json.dumps({"success": True, "output": 1, "logs": ["line"] * 1000}).encode(),
+    ],
+)
+def test_logs_that_come_with_a_response_are_cut_at_the_cap_and_the_response_counts(
+    stdout: bytes,
+) -> None:
+    collecting = collector(max_logs=10 * MIN_ENTRY)
+    collecting.feed(Chunk("stdout", stdout))
+    parsed = collecting.finish()
+    assert parsed.output == 1
+    assert [entry.message for entry in parsed.logs] == ["line"] * 10 + [REST_CUT]
+
+
+def test_counters_say_what_was_taken() -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stdout", b"12345"))
+    collecting.feed(Chunk("stderr", b"x" * 99 + b"\n" + b"yyy"))
+    assert (collecting.output_bytes, collecting.log_bytes) == (5, 103)
+
+
 def test_init_s_report_is_the_last_line_and_no_log() -> None:
     collecting = collector()
     collecting.feed(Chunk("stderr", b"hello\n" + REPORT))
@@ -201,6 +326,43 @@ def test_a_report_behind_text_without_a_line_end_is_found() -> None:
     collecting.feed(Chunk("stderr", b"no newline" + REPORT))
     assert [entry.message for entry in collecting.finish().logs] == ["no newline"]
     assert collecting.report is not None
+
+
+@pytest.mark.parametrize("before", [b"x" * 60_000, b"\x1e", b"\x1e" * 600, b"\x1ea\n\x1e\n"])
+def test_a_report_behind_anything_is_found_however_it_is_cut(before: bytes) -> None:
+    outcomes = []
+    for cut in (1, 3, 511, 512, 513, 100_000):
+        collecting = collector()
+        for start in range(0, len(before + REPORT), cut):
+            collecting.feed(Chunk("stderr", (before + REPORT)[start : start + cut]))
+        outcomes.append(collecting.finish())
+        assert collecting.report is not None
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+
+
+def test_a_line_with_a_record_separator_in_it_stays_one_line() -> None:
+    logs = parse(b"", b"one\x1etwo\n\x1e{}\nthree\x1efour").logs
+    assert [entry.message for entry in logs] == ["one\x1etwo", "\x1e{}", "three\x1efour"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b'"exit_code":0', b'"exit_code":256'),
+        (b'"signal":null', b'"signal":-9'),
+        (b"1.5", b"1" + b"0" * 40),
+        (b"1.5", b'"1.5"'),
+        (b"4096", b"1.5"),
+        (b"4096", b"9" * 30),
+        (b'"exec_errno":null', b'"exec_errno":1e3'),
+        (b'"exec_errno":null', b'"exec_errno":2147483648'),
+    ],
+)
+def test_a_forged_report_with_numbers_that_cannot_be_is_a_log(change: tuple[bytes, bytes]) -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stderr", REPORT.replace(*change)))
+    assert len(collecting.finish().logs) == 1
+    assert collecting.report is None
 
 
 def test_a_report_that_the_function_forges_is_a_log() -> None:

@@ -122,7 +122,8 @@ class Collector:
         return self._parse()
 
     def _feed_stderr(self, data: bytes) -> None:
-        self._stderr_head += data[: SHOWN - len(self._stderr_head)]
+        # One byte more than is shown tells whether that is all.
+        self._stderr_head += data[: SHOWN + 1 - len(self._stderr_head)]
         self._log.check(self._stderr_lines.pending)
         self._add_lines(self._stderr_lines.feed(data))
         self._log.check(self._stderr_lines.pending)

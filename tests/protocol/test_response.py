@@ -228,9 +228,11 @@ def test_a_cut_line_ends_with_a_whole_character() -> None:
     assert entry.message == "x" + "é" * (MAX_LINE // 2 - 1) + " … (cut)"
 
 
-def test_what_is_shown_of_stdout_ends_with_a_whole_character() -> None:
-    shown = parse(b"x" + "é".encode() * 2000).error.details["stdout"]
-    assert shown == "x" + "é" * 1023
+@pytest.mark.parametrize("cut", [None, 1, 2047, 2048])
+def test_what_is_shown_ends_with_a_whole_character(cut: int | None) -> None:
+    written = b"x" + "é".encode() * 2000
+    details = parse(written, written, cut=cut).error.details
+    assert details["stdout"] == details["stderr"] == "x" + "é" * 1023
 
 
 def test_ten_mebibytes_are_taken_in_the_pieces_that_a_socket_gives() -> None:

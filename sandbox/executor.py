@@ -7,6 +7,7 @@ response when the function has answered, before the response when it had to be k
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -40,7 +41,7 @@ from sandbox.protocol.request import encode_request
 from sandbox.protocol.response import StdioCollector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sandbox.deploy import Deployer, Deployment
     from sandbox.engine.base import Container, Engine
@@ -143,8 +144,10 @@ class Executor:
             if stopped is None:
                 response = run.answered(container)
             else:
-                container.kill()
+                killing = self._cleaners.submit(container.kill)
                 run.drain(container)
+                container.close()
+                killing.result()
                 container.remove()
                 response = run.killed(stopped)
         except BaseException:
@@ -177,6 +180,7 @@ class _Run:
         self._limits = limits
         self._engine_timeout = settings.engine.timeout
         self._on_log = on_log
+        self._told = 0
         self._collector = collector(
             max_output=limits.output, max_logs=limits.logs, now=timestamp_now
         )
@@ -224,8 +228,13 @@ class _Run:
             chunk = container.receive(deadline)
             if chunk is None:
                 return
-            for entry in self._collector.feed(chunk):
-                self._on_log(entry)
+            self._tell(self._collector.feed(chunk))
+
+    def _tell(self, entries: Sequence[LogEntry]) -> None:
+        """Hand log entries on as they come; in the end they are the response's, in its order."""
+        for entry in entries:
+            self._told += 1
+            self._on_log(entry)
 
     def _note_ready(self) -> None:
         if self._ready_at is None and self._collector.ready:
@@ -242,12 +251,15 @@ class _Run:
     def drain(self, container: Container) -> None:
         """Take what a killed function had still written, for its logs."""
         deadline = time.monotonic() + _DRAIN_SECONDS
-        try:
-            while (chunk := container.receive(deadline)) is not None:
-                for entry in self._collector.feed(chunk):
-                    self._on_log(entry)
-        except (TimeoutError, LimitExceeded):
-            return
+        while True:
+            try:
+                chunk = container.receive(deadline)
+            except TimeoutError:
+                return
+            if chunk is None:
+                return
+            with contextlib.suppress(LimitExceeded):
+                self._tell(self._collector.feed(chunk))
 
     def answered(self, container: Container) -> FunctionResponse:
         """The response of a function that answered or ended by itself."""
@@ -276,6 +288,8 @@ class _Run:
         return self._response(self._collector.finish(), error)
 
     def _response(self, parsed: Parsed, error: FunctionError | None) -> FunctionResponse:
+        # What came with the response itself, such as the logs of a stdio function's document.
+        self._tell(parsed.logs[self._told :])
         now = time.monotonic()
         ready_at = self._ready_at if self._ready_at is not None else now
         report, usage = self._collector.report, self._collector.usage

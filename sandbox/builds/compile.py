@@ -86,7 +86,6 @@ def _read_log(container: Container, timeout: float) -> str:
             tail += chunk.data
             del tail[: -2 * _LOG_TAIL]
     except TimeoutError:
-        container.kill()
         raise BuildFailedError(
             f"the build took longer than {format_duration(timeout)} (`build.timeout`)",
             log=_text(tail),

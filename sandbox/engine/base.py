@@ -137,13 +137,19 @@ class Container(Protocol):
         """
 
     def kill(self) -> None:
-        """Kill every process in it. A container that has ended already is left as it is."""
+        """Kill every process in it; returns when it is dead. One that has ended is left as it is.
+
+        An engine may wait for its output to be taken: call `receive` meanwhile, or `close` first.
+        """
 
     def wait(self, timeout: float) -> Exit:
         """How it ended; waits up to `timeout` seconds. Raises TimeoutError while it still runs."""
 
+    def close(self) -> None:
+        """Let go of its streams: what it writes from now on is lost. May be called twice."""
+
     def remove(self) -> None:
-        """Kill it if it runs, remove it, and close its streams. May be called twice."""
+        """Close its streams, kill it if it runs, and remove it. May be called twice."""
 
 
 class Engine(Protocol):

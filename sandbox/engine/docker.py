@@ -270,14 +270,15 @@ class DockerContainer:
         )
 
     def remove(self) -> None:
-        """Kill it if it runs, remove it, and close its streams. May be called twice."""
+        """Close its streams, kill it if it runs, and remove it. May be called twice."""
+        # First: the engine waits with the end of a container until its output has been taken.
+        self.close()
         if not self._removed:
             _retried("remove a container", lambda: _remove(self._client, self.id))
             self._removed = True
-        self.close()
 
     def close(self) -> None:
-        """Close the attached stream."""
+        """Close the attached stream. May be called twice."""
         with contextlib.suppress(OSError):
             self._attached._response.close()
         with contextlib.suppress(OSError):

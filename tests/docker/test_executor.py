@@ -200,10 +200,12 @@ def test_a_handler_that_boots_too_long_is_init_failed(
     assert error.details["setting"] == "limits.boot"
 
 
-def test_a_file_that_is_no_program_is_init_failed(write: Write, invoke: Invoke) -> None:
-    write("data/run", "not a program\n", mode=0o755)
+def test_a_program_whose_loader_is_missing_is_init_failed(write: Write, invoke: Invoke) -> None:
+    write("data/run", "#!/no/such/interpreter\n", mode=0o755)
     write("data/function.yaml", "runtime: binary\nentrypoint: run\n")
-    assert invoke("data").error.code == "INIT_FAILED"
+    error = invoke("data").error
+    assert error.code == "INIT_FAILED"
+    assert error.details["errno"] == "ENOENT"
 
 
 def test_an_orphan_that_holds_the_pipe_does_not_hold_the_response(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,8 +42,9 @@ def test_sizes_of_the_contract_are_read(text: object, size: int) -> None:
         True,
         None,
         [],
-    ]
-    + ["9" * 33, "٣٠s"],  # noqa: RUF001 - digits that int() would accept
+        "9" * 33,
+        "٣٠s",
+    ],  # noqa: RUF001 - digits that int() would accept
 )
 def test_what_is_no_limit_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match="is not|out of range"):
@@ -63,7 +66,5 @@ def test_a_formatted_size_reads_back(megabytes: int) -> None:
 @given(st.text())
 def test_any_text_is_a_limit_or_a_value_error(text: str) -> None:
     for parse in (parse_duration, parse_size):
-        try:
+        with contextlib.suppress(ValueError):
             assert parse(text) > 0
-        except ValueError:
-            pass

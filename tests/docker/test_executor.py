@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox import Sandbox, Settings
-from sandbox.engine.docker import DockerEngine
 from sandbox.errors import (
     EngineUnavailableError,
     InvalidRequestError,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from sandbox.engine.docker import DockerEngine
     from sandbox.models import FunctionResponse
 
     Invoke = Callable[..., FunctionResponse]
@@ -56,7 +56,9 @@ def test_a_stdio_function_answers(write: Write, invoke: Invoke) -> None:
 
 
 def test_a_handler_function_answers(write: Write, invoke: Invoke) -> None:
-    write("hi/index.py", "def handler(ctx):\n    print('{}')\n    return {'hi': ctx.input['name']}\n")
+    write(
+        "hi/index.py", "def handler(ctx):\n    print('{}')\n    return {'hi': ctx.input['name']}\n"
+    )
     response = invoke("hi", {"name": "World"})
     assert response.success, response.error
     assert response.output == {"hi": "World"}
@@ -118,7 +120,9 @@ def test_a_hog_in_a_child_that_takes_the_function_down_is_out_of_memory(
     assert invoke("parent").error.code == "OUT_OF_MEMORY"
 
 
-def test_a_hog_in_a_child_that_the_function_survives_is_listed(write: Write, invoke: Invoke) -> None:
+def test_a_hog_in_a_child_that_the_function_survives_is_listed(
+    write: Write, invoke: Invoke
+) -> None:
     write(
         "survivor/index.py",
         "import subprocess, sys\n"
@@ -239,13 +243,11 @@ def test_too_large_a_request_is_refused_before_anything_starts(
         invoke("echo", {"data": "y" * 9_000_000})
 
 
-def test_nothing_carries_over_from_one_invocation_to_the_next(
-    write: Write, invoke: Invoke
-) -> None:
+def test_nothing_carries_over_from_one_invocation_to_the_next(write: Write, invoke: Invoke) -> None:
     write(
         "mark/index.py",
         "import os\nseen = os.path.exists('/tmp/mark')\nopen('/tmp/mark', 'w').close()\n"
-        "print('{\"success\": true, \"output\": %s}' % str(seen).lower())\n",
+        'print(\'{"success": true, "output": %s}\' % str(seen).lower())\n',
     )
     assert [invoke("mark").output for _ in range(2)] == [False, False]
 
@@ -290,7 +292,9 @@ def test_a_missing_image_says_which_command_builds_it(
         invoke("echo", limits=limits)
 
 
-def test_no_engine_is_an_error_that_says_what_to_do(functions: Path, write: Write, store: Path) -> None:
+def test_no_engine_is_an_error_that_says_what_to_do(
+    functions: Path, write: Write, store: Path
+) -> None:
     write("echo/index.py", ECHO)
     settings = Settings.model_validate(
         {"store": store, "engine": {"host": f"unix://{functions}/no.sock"}}

@@ -208,5 +208,3 @@ def test_a_full_tmp_is_no_space_left_and_nothing_worse(
     )
     write("fill/function.yaml", "tmp: 16mb\n")
     assert invoke("fill").output == "ENOSPC"
-
-

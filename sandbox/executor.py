@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sandbox.builds.compile import BuildFailedError
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sandbox.deploy import Deployer, Deployment
-    from sandbox.engine.base import Container, Engine
+    from sandbox.engine.base import Container, ContainerSpec, Engine
     from sandbox.function import Function
     from sandbox.protocol.response import Parsed
     from sandbox.reaper import Owner
@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 
 # After a kill, how long to wait for the stream to end, for the last of the logs.
 _DRAIN_SECONDS = 1.0
+# After a handler's answer, how long to wait for what it printed before.
+_LINGER_SECONDS = 0.1
 
 
 def new_request_id() -> str:
@@ -72,7 +74,10 @@ class Executor:
         self._deployer = deployer
         self._owner = owner
         self._slots = threading.BoundedSemaphore(settings.concurrency)
-        self._cleaners = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cleaner")
+        # For the engine calls that must be seen through, whatever happens to the caller's thread.
+        self._workers = ThreadPoolExecutor(
+            max_workers=settings.concurrency + 4, thread_name_prefix="engine"
+        )
 
     def invoke(
         self,
@@ -110,7 +115,7 @@ class Executor:
 
     def close(self) -> None:
         """Wait until every container is removed."""
-        self._cleaners.shutdown(wait=True)
+        self._workers.shutdown(wait=True)
 
     def _time_limit(self, deployment: Deployment, asked: float | None) -> float:
         if asked is None:
@@ -138,13 +143,14 @@ class Executor:
             runtime_class=run.deployment.runtime_class,
             labels=self._owner.labels(function.name),
         )
-        container = self._engine.create(spec)
+        container = self._create(spec)
         try:
             stopped = run.converse(container, payload)
             if stopped is None:
+                run.linger(container)
                 response = run.answered(container)
             else:
-                killing = self._cleaners.submit(container.kill)
+                killing = self._workers.submit(container.kill)
                 run.drain(container)
                 container.close()
                 killing.result()
@@ -154,8 +160,17 @@ class Executor:
             # Ours failed, or Ctrl-C: the container goes before anything else happens.
             container.remove()
             raise
-        self._cleaners.submit(_remove, container)
+        self._workers.submit(_remove, container)
         return response
+
+    def _create(self, spec: ContainerSpec) -> Container:
+        creating = self._workers.submit(self._engine.create, spec)
+        try:
+            return creating.result()
+        except BaseException:
+            # Ctrl-C while the engine is at it: what it still makes is removed as soon as it is.
+            creating.add_done_callback(_remove_created)
+            raise
 
 
 class _Run:
@@ -189,6 +204,7 @@ class _Run:
         self._deadline = self._asked_at + timeout
         self._booting_at = self._asked_at
         self._ready_at: float | None = None
+        self._answered_at: float | None = None
 
     def queued(self) -> None:
         """The wait for a place is over; the container boots."""
@@ -242,15 +258,29 @@ class _Run:
 
     def _out_of_time(self) -> FunctionError:
         now = time.monotonic()
+        if self._collector.init_error is not None:
+            return self._collector.init_error
         if self._ready_at is None and now < self._deadline:
             return boot_timeout_error(self._limits.boot, observed=now - self._booting_at)
         return timeout_error(
             self.time_limit, observed=now - self._asked_at, answered=self._collector.answered
         )
 
+    def linger(self, container: Container) -> None:
+        """After a handler's answer, take the rest: prints that are on their way, init's report.
+
+        They come by another stream than the answer. A handler that does not end at once is not
+        waited for any longer.
+        """
+        self._answered_at = time.monotonic()
+        if self._collector.complete:
+            self._drain(container, self._answered_at + _LINGER_SECONDS)
+
     def drain(self, container: Container) -> None:
         """Take what a killed function had still written, for its logs."""
-        deadline = time.monotonic() + _DRAIN_SECONDS
+        self._drain(container, time.monotonic() + _DRAIN_SECONDS)
+
+    def _drain(self, container: Container, deadline: float) -> None:
         while True:
             try:
                 chunk = container.receive(deadline)
@@ -291,8 +321,11 @@ class _Run:
         # What came with the response itself, such as the logs of a stdio function's document.
         self._tell(parsed.logs[self._told :])
         now = time.monotonic()
-        ready_at = self._ready_at if self._ready_at is not None else now
-        report, usage = self._collector.report, self._collector.usage
+        ended_at = self._answered_at or now
+        ready_at = self._ready_at if self._ready_at is not None else ended_at
+        # Init sees all of the container; where it has not reported, the bootstrap tells its own.
+        report = self._collector.report
+        used = report or self._collector.usage
         policy = self.deployment.policy
         return FunctionResponse(
             request_id=self._request.request_id,
@@ -305,15 +338,9 @@ class _Run:
                 cold=True,
                 queue_ms=_milliseconds(self._booting_at - self._asked_at),
                 boot_ms=_milliseconds(ready_at - self._booting_at),
-                run_ms=_milliseconds(now - ready_at),
-                cpu_ms=usage.cpu_ms if usage else report.cpu_ms if report else None,
-                peak_memory_bytes=(
-                    usage.peak_memory_bytes
-                    if usage
-                    else report.peak_memory_bytes
-                    if report
-                    else None
-                ),
+                run_ms=_milliseconds(ended_at - ready_at),
+                cpu_ms=used.cpu_ms if used else None,
+                peak_memory_bytes=used.peak_memory_bytes if used else None,
                 runtime_class=self.deployment.runtime_class,
                 version=self.deployment.bundle.digest,
                 limits_hit=limits_touched(report, policy, error),
@@ -329,6 +356,11 @@ def _build_failed(request: FunctionRequest, failure: BuildFailedError) -> Functi
             code=Code.BUILD_FAILED, message=failure.message, details={"log": failure.log}
         ),
     )
+
+
+def _remove_created(creating: Future[Container]) -> None:
+    if creating.exception() is None:
+        _remove(creating.result())
 
 
 def _remove(container: Container) -> None:

@@ -373,7 +373,7 @@ def test_the_reaper_clears_what_a_killed_process_left_and_nothing_else(
     killed, alive = start_child(functions, store), start_child(functions, store)
     label = {LABEL_STORE: (store / "id").read_text(), LABEL_FUNCTION: "nap"}
     try:
-        wait_until(lambda: len(engine.containers(label)) == 2)
+        wait_until(lambda: [item.state for item in engine.containers(label)] == ["running"] * 2)
         killed.send_signal(signal.SIGKILL)
         killed.communicate(timeout=20)
         assert reap(engine, store) == 1

@@ -5,7 +5,8 @@ The list of what Docker allows is data (`seccomp_default.json`, derived from a r
 them. Only what we take away, and the few rules with arguments, stand here.
 
 A call that Docker's profile does not know answers ENOSYS, so that a C library falls back to an
-older one; a call that is denied on purpose answers EPERM.
+older one (Docker 20.10 with crun drops that, and answers EPERM); a call that is denied on purpose
+answers EPERM.
 """
 
 from __future__ import annotations

@@ -133,9 +133,10 @@ def test_from_inside_the_container_is_as_hard_as_promised(facts: dict[str, Any])
     assert facts["sockets"]["tcp"] == facts["sockets"]["unix"] == "ok"  # the control
     calls = facts["calls"]
     assert calls.pop("getpid") == "ok"  # the control
-    assert calls.pop("unknown") == "ENOSYS"
+    # Docker 20.10 drops the profile's default answer; runc gives ENOSYS by itself.
+    assert calls.pop("unknown") in ("ENOSYS", "EPERM")
     assert set(calls.values()) == {"EPERM"}
-    assert set(facts["masked"].values()) <= {0, "EACCES"}
+    assert set(facts["masked"].values()) <= {0, "EACCES", "ENOENT"}
     assert not {"kmsg", "mem", "fuse", "kvm", "sda"} & set(facts["devices"])
     assert facts["hostname"] == "sandbox"
     assert not facts["docker_socket"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sandbox.errors import InvalidSettingsError, PolicyRefusedError
 from sandbox.manifest import resolve
-from sandbox.yamldoc import load_mapping
+from sandbox.yamldoc import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,17 +23,23 @@ def load_secrets(path: Path | None) -> Mapping[str, str]:
     """
     if path is None:
         return {}
-    mapping, problems = load_mapping(path)
-    if problems:
+    # The operator's own file, which is often a link to where secrets are mounted.
+    node, problems = load(path, str(path), follow_links=True)
+    if node is None or problems:
         raise InvalidSettingsError(
             f"the secrets file has problems: {problems[0]}",
             details={"problems": [str(problem) for problem in problems]},
         )
+    if node.value is None:
+        return {}
+    if not isinstance(node.value, dict):
+        raise InvalidSettingsError(f"{path}: the secrets file is a map of names to texts")
     secrets = {}
-    for name, value in mapping.items():
-        if isinstance(value, dict | list) or value is None:
-            raise InvalidSettingsError(f"{path}: {name}: a secret is a text")
-        secrets[name] = str(value)
+    for name, child in node.children.items():
+        if child.text is None:
+            raise InvalidSettingsError(f"{path}:{child.line}: {name}: a secret is a text")
+        # As it is written: 1.10 is not 1.1, and true is not True.
+        secrets[str(name)] = child.text
     return secrets
 
 

@@ -242,6 +242,10 @@ def settings_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
     `SANDBOX_LIMITS__OUTPUT=1mb` becomes `{"limits": {"output": "1mb"}}`; a value that begins
     with `[` or `{` is read as JSON.
+
+    Raises:
+        InvalidSettingsError: a value is no JSON, or a variable sets a whole section and another
+            a part of it.
     """
     nested: dict[str, Any] = {}
     for variable, text in sorted(environment.items()):
@@ -251,7 +255,15 @@ def settings_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         place = nested
         for section in sections:
             place = place.setdefault(section, {})
-        place[key] = json.loads(text) if text[:1] in ("[", "{") else text
+            if not isinstance(place, dict):
+                raise InvalidSettingsError(
+                    f"{variable}: {section} is set as a whole by another variable",
+                    hint="unset one of them",
+                )
+        try:
+            place[key] = json.loads(text) if text[:1] in ("[", "{") else text
+        except ValueError as error:
+            raise InvalidSettingsError(f"{variable} is no JSON: {error}") from None
     return nested
 
 

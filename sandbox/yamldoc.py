@@ -106,23 +106,6 @@ def load(path: Path, file: str, *, follow_links: bool = False) -> tuple[Node | N
     return parse(data, file)
 
 
-def load_mapping(path: Path) -> tuple[dict[str, Any], list[Problem]]:
-    """The map in a file of the operator's, such as the settings; an empty file is an empty map."""
-    node, problems = load(path, str(path), follow_links=True)
-    if node is None or node.value is None:
-        return {}, problems
-    if not isinstance(node.value, dict):
-        problem = Problem(
-            message="expected a map of names to values",
-            mend="write lines such as `name: value`",
-            file=str(path),
-            line=node.line,
-            column=node.column,
-        )
-        return {}, [*problems, problem]
-    return node.value, problems
-
-
 class _Stop(Exception):  # noqa: N818 - control flow, the error is a Problem
     """Reading cannot go on."""
 

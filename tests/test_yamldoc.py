@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.yamldoc import MAX_BYTES, MAX_DEPTH, MAX_NODES, load, load_mapping, parse
+from sandbox.yamldoc import MAX_BYTES, MAX_DEPTH, MAX_NODES, load, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -216,17 +216,8 @@ def test_the_operators_files_may_be_links(tmp_path: Path) -> None:
     """Secrets managers mount files as links."""
     (tmp_path / "real.yaml").write_text("a: 1")
     (tmp_path / "link.yaml").symlink_to("real.yaml")
-    assert load_mapping(tmp_path / "link.yaml") == ({"a": 1}, [])
-
-
-def test_a_mapping_is_asked_for(tmp_path: Path) -> None:
-    file = tmp_path / "f.yaml"
-    file.write_text("- a")
-    mapping, problems = load_mapping(file)
-    assert mapping == {}
-    assert "expected a map" in str(problems[0])
-    file.write_text("")
-    assert load_mapping(file) == ({}, [])
+    node, problems = load(tmp_path / "link.yaml", "link.yaml", follow_links=True)
+    assert (node.value, problems) == ({"a": 1}, [])
 
 
 def test_names_in_problems_cannot_move_the_terminals_cursor() -> None:

@@ -106,7 +106,12 @@ def labels(name: str, root: Path, *, base: str) -> dict[str, str]:
 def context_files(name: str, root: Path) -> dict[str, Path]:
     """The files of an image's build context, by their path in it."""
     own = root / name
-    files = {str(path.relative_to(own)): path for path in own.rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(own)): path
+        for path in own.rglob("*")
+        # Installing a wheel compiles the bootstrap beside it.
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
     return files | {Path(path).name: root / path for path in RECIPES[name].shared}
 
 

@@ -9,8 +9,14 @@ import sys
 import venv
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from sandbox import images
+
+if TYPE_CHECKING:
+    from sandbox.engine.docker import DockerEngine
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -54,7 +60,7 @@ def test_every_file_of_the_images_is_in_the_wheel(wheel: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_installed_elsewhere_it_builds_images_and_invokes(
-    wheel: Path, tmp_path: Path, store: Path
+    wheel: Path, tmp_path: Path, store: Path, engine: DockerEngine
 ) -> None:
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
@@ -76,6 +82,9 @@ def test_installed_elsewhere_it_builds_images_and_invokes(
     listed = subprocess.run([sandbox, "images", "list", "--json"], **run_options).stdout
     states = {image["name"]: image["state"] for image in json.loads(listed)}
     assert states["binary"] == states["python"] == "ready"
+    # The tree sees the same images: how files got here does not change what they are.
+    seen = {status.name: status.state for status in images.status(engine)}
+    assert seen["binary"] == seen["python"] == "ready"
     answer = subprocess.run(
         [sandbox, "invoke", "hi", "-d", '{"a": 1}', "--json"], **run_options
     ).stdout

@@ -1,4 +1,4 @@
-"""The forms of a manifest's single fields, each a type that says what is wrong and how to mend it.
+"""The forms of single fields of manifests and settings: types that say what is wrong.
 
 Every check raises ValueError with a text for the author of the manifest; none shows the value
 of a field that may hold a secret.
@@ -12,11 +12,11 @@ import re
 import zoneinfo
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from sandbox.files import check_relative
 from sandbox.problems import did_you_mean, shown
-from sandbox.units import parse_duration
+from sandbox.units import parse_duration, parse_size
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}", re.ASCII)
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
@@ -216,6 +216,9 @@ def check_timezone(name: str) -> None:
         ) from None
 
 
+# Seconds, and bytes.
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
 FunctionName = Annotated[str, AfterValidator(check_name)]
 RelativePath = Annotated[str, AfterValidator(check_relative)]
 EnvName = Annotated[str, AfterValidator(_check_env_name)]

@@ -22,6 +22,7 @@ from pydantic import (
 from sandbox.fields import (
     REFERENCE,
     Destination,
+    Duration,
     EnvName,
     EnvValue,
     FunctionName,
@@ -30,20 +31,19 @@ from sandbox.fields import (
     RelativePath,
     Requirement,
     RoutePath,
+    Size,
     check_expression,
     check_timezone,
 )
 from sandbox.manifest_problems import validated, wrong_type
 from sandbox.problems import Problem, capped, has_errors
 from sandbox.runtimes import Interface, Runtime  # noqa: TC001
-from sandbox.units import parse_duration, parse_size
+from sandbox.units import parse_duration
 from sandbox.yamldoc import Node, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
 Count = Annotated[int, Strict()]
 NonEmpty = Annotated[str, Field(min_length=1)]
 

@@ -9,20 +9,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sandbox.errors import InvalidSettingsError
+from sandbox.fields import Duration, Size  # noqa: TC001 - pydantic reads the annotations
 from sandbox.manifest_problems import validated
 from sandbox.problems import Problem, has_errors
 from sandbox.runtimes import Runtime
-from sandbox.units import MIB, parse_duration, parse_size
+from sandbox.units import MIB
 from sandbox.yamldoc import Node, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-Size = Annotated[int, BeforeValidator(parse_size)]
 
 SETTINGS_FILE: Final = "sandbox.yaml"
 ENV_PREFIX: Final = "SANDBOX_"

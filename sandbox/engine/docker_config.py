@@ -1,0 +1,79 @@
+"""A container spec in the form of the engine's API; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.runtimes import TMP_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sandbox.engine.base import ContainerSpec, RuntimeClass
+
+# The engine's own names for the OCI runtimes.
+RUNTIME_NAMES: Final[Mapping[RuntimeClass, str]] = {
+    "runc": "runc",
+    "crun": "crun",
+    "gvisor": "runsc",
+}
+
+
+def create_config(spec: ContainerSpec) -> dict[str, Any]:
+    """The body of the engine's `POST /containers/create` for `spec`; pure."""
+    tmp_options = ["rw", "nosuid", "nodev", f"size={spec.tmp}", "mode=1777", "nr_inodes=65536"]
+    return {
+        "Image": spec.image,
+        "Entrypoint": [],
+        "Cmd": list(spec.command),
+        "Env": [f"{name}={value}" for name, value in spec.env.items()],
+        "WorkingDir": spec.working_dir,
+        "User": f"{spec.uid}:{spec.gid}",
+        "Hostname": "sandbox",
+        "Labels": dict(spec.labels),
+        "Healthcheck": {"Test": ["NONE"]},
+        "AttachStdin": True,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "Tty": False,
+        "NetworkDisabled": spec.network == "none",
+        "HostConfig": {
+            "Runtime": RUNTIME_NAMES[spec.runtime_class],
+            "NetworkMode": spec.network,
+            "ReadonlyRootfs": True,
+            "Privileged": False,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true", f"seccomp={spec.seccomp}"],
+            "MaskedPaths": list(spec.masked_paths),
+            "ReadonlyPaths": list(spec.read_only_paths),
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": str(mount.source),
+                    "Target": mount.target,
+                    "ReadOnly": mount.read_only,
+                    "BindOptions": {"Propagation": "rprivate"},
+                }
+                for mount in spec.mounts
+            ],
+            "Tmpfs": {TMP_DIR: ",".join([*tmp_options, "exec" if spec.tmp_exec else "noexec"])},
+            "ShmSize": min(spec.tmp, 64 * 1024 * 1024),
+            "Memory": spec.memory,
+            # Memory and swap together: equal means no swap.
+            "MemorySwap": spec.memory,
+            "NanoCpus": round(spec.cpu * 1e9),
+            "PidsLimit": spec.pids,
+            "Ulimits": [
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "nofile", "Soft": spec.open_files, "Hard": spec.open_files},
+                {"Name": "fsize", "Soft": spec.file_size, "Hard": spec.file_size},
+            ],
+            "IpcMode": "private",
+            "CgroupnsMode": "private",
+            "LogConfig": {"Type": "none"},
+            "RestartPolicy": {"Name": "no"},
+            "AutoRemove": False,
+        },
+    }

@@ -1,0 +1,147 @@
+"""One container of a Docker engine, and the stream that is attached to it."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import ssl
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import docker.errors
+import requests.exceptions
+
+from sandbox.engine.base import Chunk, ContainerStartError, Exit
+from sandbox.engine.docker_errors import ignoring, retried, translated
+from sandbox.errors import EngineUnavailableError
+from sandbox.protocol.frames import FrameDecoder, ProtocolError
+
+if TYPE_CHECKING:
+    import socket
+
+    from docker.api import APIClient
+
+_READ_SIZE: Final = 64 * 1024
+
+
+class DockerContainer:
+    """One container, with its attached stream. See `sandbox.engine.base.Container`."""
+
+    def __init__(self, client: APIClient, container_id: str, attached: Any) -> None:
+        self.id = container_id
+        self._client = client
+        # What the SDK hands out is a file object around the socket, tied to the response.
+        self._attached = attached
+        self._socket: socket.socket = getattr(attached, "_sock", attached)
+        self._socket.setblocking(False)
+        self._decoder = FrameDecoder()
+        self._received: deque[Chunk] = deque()
+        self._outgoing = memoryview(b"")
+        self._end_pending = False
+        self._ended = False
+        self._removed = False
+
+    def start(self) -> None:
+        """Start its process. Raises ContainerStartError."""
+        try:
+            with translated("start a container"):
+                self._client.start(self.id)
+        except docker.errors.APIError as error:
+            raise ContainerStartError(error.explanation or str(error)) from error
+
+    def send(self, data: bytes, *, end: bool = False) -> None:
+        """Queue bytes for stdin; what the stream takes at once goes at once."""
+        self._outgoing = memoryview(bytes(self._outgoing) + data)
+        self._end_pending = self._end_pending or end
+        self._flush()
+
+    def receive(self, deadline: float) -> Chunk | None:
+        """The next bytes, or None at the end; delivers what `send` queued. Raises TimeoutError."""
+        while not self._received:
+            if self._ended:
+                return None
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            poll = select.poll()
+            wants_write = bool(self._outgoing) or self._end_pending
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if wants_write else 0))
+            for _, events in poll.poll(remaining * 1000):
+                if events & select.POLLOUT:
+                    self._flush()
+                if events & ~select.POLLOUT:
+                    self._read()
+        return self._received.popleft()
+
+    def _flush(self) -> None:
+        try:
+            while self._outgoing:
+                sent = self._socket.send(self._outgoing)
+                self._outgoing = self._outgoing[sent:]
+            if self._end_pending:
+                self._end_pending = False
+                self._socket.shutdown(1)  # SHUT_WR: with StdinOnce this ends the function's stdin
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            # The function ended, or closed its stdin, before it had read all: no fault of ours.
+            self._outgoing = memoryview(b"")
+            self._end_pending = False
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(_READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except ConnectionError:
+            data = b""
+        if data:
+            try:
+                self._received.extend(self._decoder.feed(data))
+            except ProtocolError as error:
+                raise EngineUnavailableError(f"the engine's stream is garbled: {error}") from error
+        else:
+            self._ended = True
+
+    def kill(self) -> None:
+        """Kill every process in it; one that has ended already is left as it is."""
+        with translated("kill a container"), ignoring(404, 409):
+            self._client.kill(self.id)
+
+    def wait(self, timeout: float) -> Exit:
+        """How it ended. Raises TimeoutError while it still runs after `timeout` seconds."""
+        try:
+            with translated("wait for a container"):
+                self._client.wait(self.id, timeout=max(timeout, 0.001))
+        except requests.exceptions.ReadTimeout:
+            raise TimeoutError from None
+        with translated("inspect a container"):
+            state = self._client.inspect_container(self.id)["State"]
+        return Exit(
+            exit_code=state["ExitCode"], oom_killed=state["OOMKilled"], error=state.get("Error", "")
+        )
+
+    def remove(self) -> None:
+        """Close its streams, kill it if it runs, and remove it. May be called twice."""
+        # First: the engine waits with the end of a container until its output has been taken.
+        self.close()
+        if not self._removed:
+            retried("remove a container", lambda: remove_container(self._client, self.id))
+            self._removed = True
+
+    def close(self) -> None:
+        """Close the attached stream. May be called twice."""
+        with contextlib.suppress(OSError):
+            self._attached._response.close()
+        with contextlib.suppress(OSError):
+            self._attached.close()
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+
+def remove_container(client: APIClient, container_id: str) -> None:
+    """Kill and remove a container; one that is gone already is no error."""
+    # 409: somebody else is removing it this moment.
+    with ignoring(404, 409):
+        client.remove_container(container_id, force=True, v=True)

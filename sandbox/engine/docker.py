@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING, Final
 
 import docker.errors
@@ -36,21 +38,26 @@ class DockerEngine:
         self._options = options | {"timeout": timeout, "max_pool_size": 64}
         self._client_or_none: APIClient | None = None
         self._info: EngineInfo | None = None
+        self._asking = threading.RLock()
 
     @property
     def _client(self) -> APIClient:
-        if self._client_or_none is None:
-            with translated("connect to the engine"):
-                client = APIClient(version="auto", **self._options)
-            api_version = client.api_version
-            if tuple(int(part) for part in api_version.split(".")) < _MIN_API:
-                client.close()
-                raise EngineUnavailableError(
-                    f"the engine speaks API {api_version}, which is too old",
-                    hint="use Docker Engine 20.10 (API 1.41) or later",
-                )
-            self._client_or_none = client
-        return self._client_or_none
+        with self._asking:
+            if self._client_or_none is None:
+                self._client_or_none = self._connect()
+            return self._client_or_none
+
+    def _connect(self) -> APIClient:
+        with translated("connect to the engine"):
+            client = APIClient(version="auto", **self._options)
+        api_version = client.api_version
+        if tuple(int(part) for part in api_version.split(".")) < _MIN_API:
+            client.close()
+            raise EngineUnavailableError(
+                f"the engine speaks API {api_version}, which is too old",
+                hint="use Docker Engine 20.10 (API 1.41) or later",
+            )
+        return client
 
     @property
     def _images(self) -> DockerImages:
@@ -58,9 +65,21 @@ class DockerEngine:
 
     def info(self) -> EngineInfo:
         """What the engine is and can do; asked once. Raises EngineUnavailableError."""
-        if self._info is None:
-            self._info = retried("ask the engine what it is", self._ask_info)
-        return self._info
+        with self._asking:
+            if self._info is None:
+                self._info = retried("ask the engine what it is", self._ask_info)
+            return self._info
+
+    def ask_ahead(self) -> None:
+        """Begin to connect and ask in a thread, while the caller does something else.
+
+        The answer takes the engine some 20 ms. An error shows when `info` is called.
+        """
+        threading.Thread(target=self._ask_quietly, name="ask-ahead", daemon=True).start()
+
+    def _ask_quietly(self) -> None:
+        with contextlib.suppress(EngineUnavailableError):
+            self.info()
 
     def _ask_info(self) -> EngineInfo:
         info = self._client.info()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,7 @@ from .output import print_json_text, print_log, print_response
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandbox.engine.docker import DockerEngine
     from sandbox.models import FunctionResponse, LogEntry
-    from sandbox.settings import Settings
 
 
 @click.command
@@ -30,14 +27,13 @@ def invoke(common: Common, options: RequestOptions, name: str) -> None:
 
     Its logs go to stderr as they come, then its output to stdout. Exits with 1 if it failed.
     """
-    settings = common.settings()
-    engine = _ask_engine_ahead(settings)
-    from sandbox.facade import Sandbox  # noqa: PLC0415 - imported while the engine answers
+    from sandbox.facade import Sandbox  # noqa: PLC0415 - not needed for help
 
     from .request import read_request  # noqa: PLC0415 - the same
 
+    settings = common.settings()
     request = read_request(options, max_bytes=settings.limits.request)
-    with closing(engine), Sandbox(common.functions, settings=settings, engine=engine) as sandbox:
+    with Sandbox(common.functions, settings=settings) as sandbox:
         response = sandbox.invoke(name, **request, on_log=_log_printer(common))
         _finish(common, response)
 
@@ -51,13 +47,12 @@ def run(common: Common, options: RequestOptions, path: Path) -> None:
 
     FILE may also be a function's directory. Runtime and interface are detected.
     """
-    settings = common.settings()
-    engine = _ask_engine_ahead(settings)
-    from sandbox.discovery import function_from_path  # noqa: PLC0415 - see invoke
+    from sandbox.discovery import function_from_path  # noqa: PLC0415 - not needed for help
     from sandbox.facade import Sandbox  # noqa: PLC0415 - the same
 
     from .request import read_request  # noqa: PLC0415 - the same
 
+    settings = common.settings()
     request = read_request(options, max_bytes=settings.limits.request)
     function, problems = function_from_path(path)
     if function is None:
@@ -65,18 +60,9 @@ def run(common: Common, options: RequestOptions, path: Path) -> None:
             f"{path} cannot be run: {problems[0]}",
             details={"problems": [str(problem) for problem in problems]},
         )
-    with closing(engine), Sandbox(function.source, settings=settings, engine=engine) as sandbox:
+    with Sandbox(function.source, settings=settings) as sandbox:
         response = sandbox.run(function, **request, on_log=_log_printer(common))
         _finish(common, response)
-
-
-def _ask_engine_ahead(settings: Settings) -> DockerEngine:
-    """The engine, connecting already while the rest of the program is imported."""
-    from sandbox.engine.docker import DockerEngine  # noqa: PLC0415 - brings the SDK
-
-    engine = DockerEngine(host=settings.engine.host, timeout=settings.engine.timeout)
-    engine.ask_ahead()
-    return engine
 
 
 def _log_printer(common: Common) -> Callable[[LogEntry], None] | None:

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import ValidationError
 
 from sandbox.errors import InvalidRequestError
-from sandbox.models import AuthContext
-from sandbox.protocol.request import file_upload, parse_input
+from sandbox.protocol.request import file_upload, parse_auth, parse_input
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from sandbox.models import FileUpload, JsonObject
+    from sandbox.models import AuthContext, FileUpload, JsonObject
 
     from .options import RequestOptions
 
@@ -53,13 +51,10 @@ def _parse_auth(text: str | None) -> AuthContext | None:
     if text is None:
         return None
     try:
-        return AuthContext.model_validate(parse_input(text))
+        return parse_auth(parse_input(text))
     except InvalidRequestError as error:
-        raise InvalidRequestError(f"--auth: {error.message}", hint=error.hint) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(f"--auth: {field}: {first['msg']}") from None
+        message = error.message.removeprefix("auth.")
+        raise InvalidRequestError(f"--auth: {message}", hint=error.hint) from None
 
 
 def _read_upload(field: str, path: Path, max_bytes: int) -> FileUpload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,16 +13,17 @@ from sandbox.builds.builder import Builder
 from sandbox.bundle import BundleStore
 from sandbox.deploy import Deployer
 from sandbox.engine.docker import DockerEngine
-from sandbox.errors import SandboxError
+from sandbox.errors import InvalidRequestError, SandboxError
 from sandbox.executor import Executor, new_request_id
 from sandbox.models import AuthContext, FileUpload, FunctionContext, FunctionRequest
+from sandbox.protocol.request import parse_auth
 from sandbox.reaper import Owner, reap
 from sandbox.registry import Registry
 from sandbox.secrets import load_secrets, resolve_env
 from sandbox.settings import Settings, default_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from sandbox.engine.base import Engine
     from sandbox.function import Function
@@ -138,6 +140,8 @@ class Sandbox:
 
         `sandbox.discovery.function_from_path` makes one of a file.
         """
+        if input is not None and not isinstance(input, Mapping):
+            raise InvalidRequestError(f"the input is no object but a {type(input).__name__}")
         document = dict(input or {})
         if files:
             document["_files"] = [file.model_dump() for file in files]
@@ -146,7 +150,7 @@ class Sandbox:
             function=function.name,
             input=document,
             context=FunctionContext(
-                auth=None if auth is None else AuthContext.model_validate(auth),
+                auth=None if auth is None else parse_auth(auth),
                 env=resolve_env(function, self._secrets),
                 alyx_url=self.settings.alyx_url,
             ),

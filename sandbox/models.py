@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Level = Literal["debug", "info", "warn", "error"]
 JsonObject = dict[str, Any]
@@ -17,13 +21,13 @@ def timestamp_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class _Value(BaseModel):
-    """A frozen value; a field nobody knows is an error."""
+class _FromOutside(BaseModel):
+    """What callers hand in: checked, frozen; a field nobody knows is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class AuthContext(_Value):
+class AuthContext(_FromOutside):
     """Who calls the function. Claims beyond the named ones are passed on as they are."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -35,16 +39,7 @@ class AuthContext(_Value):
     metadata: JsonObject = Field(default_factory=dict)
 
 
-class FunctionContext(_Value):
-    """What surrounds a request: caller, environment, and the way back to Alyx."""
-
-    auth: AuthContext | None = None
-    env: dict[str, str] = Field(default_factory=dict)
-    alyx_url: str = ""
-    internal_token: str = ""
-
-
-class FileUpload(_Value):
+class FileUpload(_FromOutside):
     """One uploaded file, an element of `input._files`. `data` is base64, `size` is in bytes."""
 
     name: str
@@ -54,33 +49,64 @@ class FileUpload(_Value):
     data: str
 
 
-class FunctionRequest(_Value):
+@dataclass(frozen=True, kw_only=True)
+class FunctionContext:
+    """What surrounds a request: caller, environment, and the way back to Alyx."""
+
+    auth: AuthContext | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    alyx_url: str = ""
+    internal_token: str = ""
+
+    def to_dict(self) -> JsonObject:
+        """The context as it stands in the request document; `auth` is null for anonymous calls."""
+        return {
+            "auth": None if self.auth is None else self.auth.model_dump(),
+            "env": dict(self.env),
+            "alyx_url": self.alyx_url,
+            "internal_token": self.internal_token,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionRequest:
     """One request, as it goes to the function's stdin."""
 
     request_id: str
     function: str
-    input: JsonObject = Field(default_factory=dict)
-    context: FunctionContext = Field(default_factory=FunctionContext)
+    input: JsonObject = field(default_factory=dict)
+    context: FunctionContext = field(default_factory=FunctionContext)
 
 
-class LogEntry(_Value):
+class _Document:
+    """A value that is a part of the response document."""
+
+    def to_dict(self) -> JsonObject:
+        """The fields as JSON values."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogEntry(_Document):
     """One line of a function's log."""
 
     level: Level = "info"
     message: str
     data: JsonObject | None = None
-    timestamp: str = Field(default_factory=timestamp_now)
+    timestamp: str = field(default_factory=timestamp_now)
 
 
-class FunctionError(_Value):
+@dataclass(frozen=True, kw_only=True)
+class FunctionError(_Document):
     """Why a function failed: a code of the contract (see `sandbox.errors.Code`) or its own."""
 
     code: str
     message: str
-    details: JsonObject = Field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
 
 
-class LimitHit(_Value):
+@dataclass(frozen=True, kw_only=True)
+class LimitHit(_Document):
     """A limit that was touched: its value, what was seen, and the key that raises it."""
 
     setting: str
@@ -88,7 +114,8 @@ class LimitHit(_Value):
     observed: float | None = None
 
 
-class Stats(_Value):
+@dataclass(frozen=True, kw_only=True)
+class Stats(_Document):
     """How an invocation ran. Times are in milliseconds; None where it could not be measured."""
 
     cold: bool = True
@@ -102,7 +129,8 @@ class Stats(_Value):
     limits_hit: tuple[LimitHit, ...] = ()
 
 
-class FunctionResponse(_Value):
+@dataclass(frozen=True, kw_only=True)
+class FunctionResponse:
     """The outcome of one invocation: `output` on success, `error` otherwise."""
 
     request_id: str
@@ -111,16 +139,19 @@ class FunctionResponse(_Value):
     error: FunctionError | None = None
     logs: tuple[LogEntry, ...] = ()
     duration_ms: float = 0.0
-    stats: Stats = Field(default_factory=Stats)
+    stats: Stats = field(default_factory=Stats)
 
     def to_dict(self) -> JsonObject:
         """The response document of the contract; `output` only on success, else `error`."""
-        document = self.model_dump(exclude={"output", "error"})
-        outcome = (
-            {"output": self.output} if self.error is None else {"error": self.error.model_dump()}
-        )
-        head = {"request_id": document.pop("request_id"), "success": document.pop("success")}
-        return head | outcome | document
+        outcome = {"output": self.output} if self.error is None else {"error": self.error.to_dict()}
+        return {
+            "request_id": self.request_id,
+            "success": self.success,
+            **outcome,
+            "logs": [entry.to_dict() for entry in self.logs],
+            "duration_ms": self.duration_ms,
+            "stats": self.stats.to_dict(),
+        }
 
     def to_json(self, *, indent: int | None = None) -> str:
         """The response document as JSON text that is always valid UTF-8."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Final
@@ -69,17 +68,6 @@ class DockerEngine:
             if self._info is None:
                 self._info = retried("ask the engine what it is", self._ask_info)
             return self._info
-
-    def ask_ahead(self) -> None:
-        """Begin to connect and ask in a thread, while the caller does something else.
-
-        The answer takes the engine some 20 ms. An error shows when `info` is called.
-        """
-        threading.Thread(target=self._ask_quietly, name="ask-ahead", daemon=True).start()
-
-    def _ask_quietly(self) -> None:
-        with contextlib.suppress(EngineUnavailableError):
-            self.info()
 
     def _ask_info(self) -> EngineInfo:
         info = self._client.info()

@@ -12,6 +12,7 @@ the way nevertheless can spoil its own response, and nobody else's.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.errors import Code
@@ -86,7 +87,7 @@ class HandlerCollector(Collector):
         if kind == "ready":
             self._ready = True
         elif kind == "init_error":
-            self._init_error = error_from(message).model_copy(update={"code": Code.INIT_FAILED})
+            self._init_error = replace(error_from(message), code=Code.INIT_FAILED)
         elif kind == "response" and isinstance(message.get("success"), bool):
             self._take_response(message, line)
         elif message != {}:

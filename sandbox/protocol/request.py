@@ -7,12 +7,16 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from sandbox.errors import InvalidRequestError
-from sandbox.models import FileUpload
+from sandbox.models import AuthContext, FileUpload
 from sandbox.protocol.json_values import MAX_DEPTH, JSONValueError, exceeds_depth, loads
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sandbox.models import FunctionRequest, JsonObject
 
 
@@ -34,6 +38,20 @@ def parse_input(data: str | bytes) -> JsonObject:
             hint='put it into one, such as {"value": …}',
         )
     return value
+
+
+def parse_auth(auth: AuthContext | Mapping[str, Any]) -> AuthContext:
+    """The caller's identity, from what a trusted caller says it is.
+
+    Raises:
+        InvalidRequestError: a field is missing or of the wrong type.
+    """
+    try:
+        return AuthContext.model_validate(auth)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in ("auth", *first["loc"]))
+        raise InvalidRequestError(f"{place}: {first['msg']}") from None
 
 
 def file_upload(*, name: str, filename: str, content_type: str, content: bytes) -> FileUpload:
@@ -59,7 +77,7 @@ def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:
         "request_id": request.request_id,
         "function": request.function,
         "input": request.input,
-        "context": request.context.model_dump(),
+        "context": request.context.to_dict(),
     }
     try:
         text = json.dumps(document, allow_nan=False, separators=(",", ":"))

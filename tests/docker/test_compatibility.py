@@ -737,4 +737,4 @@ def test_what_a_handler_throws_is_the_error(
     write(path, text)
     response = invoke("f")
     assert not response.success
-    assert response.error.model_dump() == error
+    assert response.error.to_dict() == error

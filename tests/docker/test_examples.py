@@ -107,7 +107,7 @@ def test_file_info_describes_uploaded_files(sandbox: Sandbox) -> None:
 def test_failing_shows_both_kinds_of_error(sandbox: Sandbox) -> None:
     response = sandbox.invoke("failing", {"email": ""})
     assert not response.success
-    assert response.error.model_dump() == {
+    assert response.error.to_dict() == {
         "code": "VALIDATION_ERROR",
         "message": "Email is required",
         "details": {"field": "email"},

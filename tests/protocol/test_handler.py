@@ -165,7 +165,7 @@ def test_a_failure_is_read() -> None:
     error = {"code": "VALIDATION_ERROR", "message": "Email", "details": {"field": "email"}}
     message = {"type": "response", "request_id": "r", "success": False, "error": error}
     collecting.feed(Chunk("stdout", json.dumps(message).encode() + b"\n"))
-    assert collecting.finish().error.model_dump() == error
+    assert collecting.finish().error.to_dict() == error
 
 
 @pytest.mark.parametrize("number", [-1, 10**400, 2**63, 1e300, True, "1", [1]])

@@ -60,7 +60,7 @@ def test_the_contract_s_success_is_read() -> None:
 
 def test_the_contract_s_failure_is_read() -> None:
     error = parse(FAILURE).error
-    assert error.model_dump() == {
+    assert error.to_dict() == {
         "code": "VALIDATION_ERROR",
         "message": "Email is required",
         "details": {"field": "email"},

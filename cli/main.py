@@ -136,6 +136,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Importing makes many objects and no garbage; collecting meanwhile costs a tenth of the start.
     gc.set_threshold(100_000)
+    # Looking for pydantic's plugins means reading what every installed distribution offers.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         cli.main(prog_name="sandbox")
     except SystemExit as end:

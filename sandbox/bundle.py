@@ -42,7 +42,7 @@ _ATTEMPTS: Final = 5
 _STALE_SECONDS: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bundle:
     """An immutable copy. `digest` is a SHA-256 in hex, and `path` the directory to mount."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sandbox.settings import Settings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """One version of a function, ready to run. `image` is the engine's id of the image."""
 

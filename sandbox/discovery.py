@@ -43,7 +43,7 @@ _NO_FUNCTIONS: Final = (".d", ".test", ".spec", ".config")
 _MOST_ENTRIES: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Discovery:
     """The functions, by name, and every problem that was met, by place."""
 

@@ -46,7 +46,7 @@ _STORE_MEND: Final = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Check:
     """One check: what was seen, and how to mend it where it is not `ok`."""
 

@@ -58,7 +58,7 @@ class NoEntrypointError(Exception):
         self.mend = mend
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """An entrypoint and its runtime. `source` is the file to read where a build makes `path`."""
 

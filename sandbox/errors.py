@@ -61,7 +61,7 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CodeInfo:
     """What a code means to a caller over HTTP and on the command line."""
 

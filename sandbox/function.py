@@ -33,7 +33,7 @@ MAX_SOURCE_BYTES: Final = 1024 * 1024
 _MANY_FILES: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Origin:
     """What a function is described by: a manifest, or only its files. `file` is shown to people."""
 
@@ -66,7 +66,7 @@ class Origin:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Description:
     """A manifest that has no errors, and where it came from; without a file, nothing but defaults.
 
@@ -78,7 +78,7 @@ class Description:
     file: Path | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Function:
     """A function, ready to be deployed.
 

@@ -51,7 +51,7 @@ _HOST_CA_BUNDLES: Final = (
 State = Literal["ready", "stale", "missing"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageStatus:
     """An image as the engine has it. `size` is in bytes; None and "" where it is missing."""
 
@@ -62,7 +62,7 @@ class ImageStatus:
     size: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """One event of a build.
 

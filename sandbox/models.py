@@ -24,13 +24,14 @@ def timestamp_now() -> str:
 class _FromOutside(BaseModel):
     """What callers hand in: checked, frozen; a field nobody knows is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Most invocations have neither a caller nor files; then nothing is built for them.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class AuthContext(_FromOutside):
     """Who calls the function. Claims beyond the named ones are passed on as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     id: str
     email: str | None = None

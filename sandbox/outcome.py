@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Phase = Literal["boot", "run"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Death:
     """How the container's function ended when nothing of ours killed it.
 

@@ -45,7 +45,7 @@ READ_ONLY_PATHS: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Note:
     """Where the operator's settings changed what a manifest asked for."""
 
@@ -57,7 +57,7 @@ class Note:
         return f"{self.where}: {self.field}: {self.message}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """The limits in force for one function. Seconds, bytes, cores."""
 

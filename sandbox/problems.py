@@ -15,7 +15,7 @@ Severity = Literal["error", "warning"]
 MOST_PROBLEMS: Final = 50
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """One problem. Lines and columns count from 1; `function` is the function that it concerns.
 

@@ -26,7 +26,7 @@ LABEL_TITLE: Final = "org.opencontainers.image.title"
 LABEL_BASE: Final = "org.opencontainers.image.base.name"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What an image is made of besides its own folder: images it needs, files of other folders."""
 

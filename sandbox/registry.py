@@ -45,7 +45,7 @@ class Registrar(Protocol):
         """Stop calling `function`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Snapshot:
     functions: Mapping[str, Function]
     problems: tuple[Problem, ...]

@@ -30,7 +30,7 @@ class Runtime(enum.StrEnum):
     BINARY = "binary"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RuntimeInfo:
     """How one runtime runs. `image` is the short name of the image that runs it."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCHEMA_FILE: Final = "schema.yaml"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Declared:
     """One entry of the map. `manifest` is None where it has errors; they are in `problems`."""
 
@@ -33,7 +33,7 @@ class Declared:
         return child.value if child is not None and isinstance(child.value, str) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schema:
     """What a schema declares. `problems` are those that are no single entry's."""
 

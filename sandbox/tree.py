@@ -48,7 +48,7 @@ _NOT_THEIRS: Final = frozenset(
 _CREATE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Caps:
     """How much a tree may hold; `entries` counts files, links and directories."""
 

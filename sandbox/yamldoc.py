@@ -39,7 +39,7 @@ _MENDS: Final = (
 )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Node:
     """One value of a document, and where it begins; `line` and `column` count from 1.
 
@@ -110,7 +110,7 @@ class _Stop(Exception):  # noqa: N818 - control flow, the error is a Problem
     """Reading cannot go on."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class _Frame:
     """A map or list that is still open. `key` is None while a map waits for its next key."""
 

@@ -27,7 +27,7 @@ class ImageBuildError(RuntimeNotAvailableError):
     """A step of an image's build failed; `details.log` holds the end of its output."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Mount:
     """A directory of the host, shown inside the container. Read-only unless a build needs it."""
 
@@ -36,7 +36,7 @@ class Mount:
     read_only: bool = True
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ContainerSpec:
     """Everything that decides how a container runs. Sizes in bytes, `cpu` in cores."""
 
@@ -62,7 +62,7 @@ class ContainerSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chunk:
     """Bytes that the container wrote, in the order it wrote them to that stream."""
 
@@ -70,7 +70,7 @@ class Chunk:
     data: bytes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Exit:
     """How a container's first process ended, as the engine saw it."""
 
@@ -79,7 +79,7 @@ class Exit:
     error: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Image:
     """An image that the engine holds. `size` is in bytes."""
 
@@ -89,7 +89,7 @@ class Image:
     size: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ContainerInfo:
     """A container that the engine holds."""
 
@@ -98,7 +98,7 @@ class ContainerInfo:
     state: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineInfo:
     """What the engine says of itself. `runtime_classes` are those it can run."""
 

@@ -28,7 +28,7 @@ _MOST: Final[Mapping[str, int]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ExitReport:
     """How the function ended; None where init could not tell.
 

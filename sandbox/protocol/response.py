@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SHOWN: Final = 2 * 1024
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Parsed:
     """The outcome that a function's output describes.
 
@@ -50,7 +50,7 @@ class Parsed:
     logs: tuple[LogEntry, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Usage:
     """What a function used, as its bootstrap reports it with the response."""
 

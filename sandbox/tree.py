@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,8 @@ LEFT_OUT: Final = frozenset(
         ".ruff_cache", ".svn", ".tox", ".venv", ".vscode", "Thumbs.db", "__pycache__",
     }
 )  # fmt: skip
+# What editors keep beside a file while it is open: swap files, backups, locks.
+_EDITORS_OWN: Final = re.compile(r"\..+\.sw[a-p]|.+~|\.#.+|#.+#", re.DOTALL)
 MAX_DEPTH: Final = 100
 # 1980-01-01, the earliest time that a zip archive can hold.
 _TIME: Final = 315_532_800
@@ -147,7 +150,7 @@ class _Walk:
         names = []
         with os.scandir(descriptor) as entries:
             for entry in entries:
-                if entry.name not in LEFT_OUT:
+                if not is_left_out(entry.name):
                     names.append(entry.name)
                 if len(names) > self._caps.entries:
                     self._count(parts, len(names))
@@ -227,6 +230,11 @@ class _Walk:
         self.problems.append(f"{printable('/'.join(path))}: {refused.message}{mend}")
         if len(self.problems) >= MOST_PROBLEMS:
             raise Refused(tuple(self.problems))
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a file or directory of that name is never a part of a bundle."""
+    return name in LEFT_OUT or _EDITORS_OWN.fullmatch(name) is not None
 
 
 def stays_inside(target: str, *, depth: int) -> bool:

@@ -45,9 +45,19 @@ def version(function: Function, settings: Settings) -> str | None:
     Raises:
         InvalidManifestError: its files cannot be made a bundle; `details.problems` lists why.
     """
+    digest = source_digest(function, settings)
+    return None if function.runtime is Runtime.GO else digest
+
+
+def source_digest(function: Function, settings: Settings) -> str | None:
+    """The digest of the function's files as they are now; None while they keep changing.
+
+    Raises:
+        InvalidManifestError: its files cannot be made a bundle; `details.problems` lists why.
+    """
     caps = Caps(settings.limits.bundle, settings.limits.bundle_files)
     try:
-        digest = Tree(function.source, single_file=function.single_file, caps=caps).digest()
+        return Tree(function.source, single_file=function.single_file, caps=caps).digest()
     except Refused as refused:
         raise InvalidManifestError(
             f"its files cannot be deployed: {refused.problems[0]}",
@@ -55,7 +65,6 @@ def version(function: Function, settings: Settings) -> str | None:
         ) from None
     except ChangedError:
         return None
-    return None if function.runtime is Runtime.GO else digest
 
 
 def file_problems(function: Function, settings: Settings) -> Iterator[Problem]:

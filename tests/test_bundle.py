@@ -161,6 +161,8 @@ def test_what_is_an_authors_own_is_left_out(
 ) -> None:
     for path in (".git/config", "__pycache__/x.pyc", "lib/.DS_Store", ".venv/bin/python"):
         write(path)
+    for path in (".index.py.swp", "lib/index.py~", ".#index.py", "#index.py#"):
+        write(path)
     write("index.py")
     write(".env")
     write("node_modules/a/index.js")

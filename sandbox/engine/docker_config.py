@@ -66,7 +66,9 @@ def create_config(spec: ContainerSpec) -> dict[str, Any]:
             "NanoCpus": round(spec.cpu * 1e9),
             "PidsLimit": spec.pids,
             "Ulimits": [
-                {"Name": "core", "Soft": 0, "Hard": 0},
+                # Not 0: where core_pattern is a pipe, the kernel would still start the host's
+                # program, as root, and hand it the function's memory. It does not at 1 (core(5)).
+                {"Name": "core", "Soft": 1, "Hard": 1},
                 {"Name": "nofile", "Soft": spec.open_files, "Hard": spec.open_files},
                 {"Name": "fsize", "Soft": spec.file_size, "Hard": spec.file_size},
             ],

@@ -7,6 +7,7 @@ of a field that may hold a secret.
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import math
 import re
 import zoneinfo
@@ -26,6 +27,8 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = re.compile(rf"(?:\*\.{_LABEL}\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _IPV6: Final = re.compile(r"\[[0-9a-f:.]{2,45}\]", re.ASCII)
+# Resolvers take a host whose last part is a number for an address: `127.1` is 127.0.0.1.
+_LIKE_IPV4: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DURATION_PART: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:ms|h|m|s)", re.ASCII)
 _RFC3339: Final = re.compile(
@@ -99,7 +102,11 @@ def _check_requirement(text: str) -> str:
     return text.strip()
 
 
-def _check_destination(text: str) -> str:
+def check_destination(text: str) -> str:
+    """`host:port` in its one form: lower case, no dot at the end, addresses as the RFCs write them.
+
+    A name in another script is written in its ASCII form (`xn--…`), which looks like no other.
+    """
     host, colon, port = text.lower().rpartition(":")
     if "://" in text or "/" in text:
         raise ValueError(f"{shown(text)} is a URL: write only host:port, as in example.org:443")
@@ -107,12 +114,25 @@ def _check_destination(text: str) -> str:
         raise ValueError(f"{shown(text)} has no port: write host:port, as in example.org:443")
     if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
         raise ValueError(f"{shown(text)}: the port is a number from 1 to 65535")
-    if len(host) > 253 or not (_HOST.fullmatch(host) or _IPV6.fullmatch(host)):
+    host = host.removesuffix(".")
+    name = len(host) <= 253 and _HOST.fullmatch(host) and not _LIKE_IPV4.fullmatch(host)
+    canonical = host if name else _canonical_address(host)
+    if canonical is None:
         raise ValueError(
             f"{shown(text)}: {shown(host)} is no host: write a name such as example.org or "
-            "*.example.org, or an address"
+            "*.example.org (xn--… for one that is not ASCII), or an address"
         )
-    return f"{host}:{int(port)}"
+    return f"{canonical}:{int(port)}"
+
+
+def _canonical_address(host: str) -> str | None:
+    """An IPv4 address, or one of IPv6 in brackets, as the RFCs write it; None for what is none."""
+    try:
+        if _IPV6.fullmatch(host):
+            return f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        return str(ipaddress.IPv4Address(host))
+    except ValueError:
+        return None
 
 
 def _check_route_path(path: str) -> str:
@@ -224,7 +244,7 @@ RelativePath = Annotated[str, AfterValidator(check_relative)]
 EnvName = Annotated[str, AfterValidator(_check_env_name)]
 EnvValue = Annotated[str, AfterValidator(_check_env_value)]
 Requirement = Annotated[str, AfterValidator(_check_requirement)]
-Destination = Annotated[str, AfterValidator(_check_destination)]
+Destination = Annotated[str, AfterValidator(check_destination)]
 RoutePath = Annotated[str, AfterValidator(_check_route_path)]
 _HttpMethod = Annotated[str, AfterValidator(_check_method)]
 HttpMethods = Annotated[tuple[_HttpMethod, ...], AfterValidator(_check_methods)]

@@ -116,6 +116,38 @@ class LimitHit(_Document):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkAllowed(_Document):
+    """A destination that was reached, or would have been: `failed` connections came to nothing.
+
+    `failure` is the reason of the last of them. Bytes are counted as the function sees them.
+    """
+
+    destination: str
+    connections: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    failed: int = 0
+    failure: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDenied(_Document):
+    """A destination that was refused, why, and how often. Only a name where no port was seen."""
+
+    destination: str
+    reason: str
+    attempts: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkStats(_Document):
+    """What an invocation did with its network, as the gateway saw it."""
+
+    allowed: tuple[NetworkAllowed, ...] = ()
+    denied: tuple[NetworkDenied, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stats(_Document):
     """How an invocation ran. Times are in milliseconds; None where it could not be measured."""
 
@@ -128,6 +160,7 @@ class Stats(_Document):
     runtime_class: str | None = None
     version: str | None = None
     limits_hit: tuple[LimitHit, ...] = ()
+    network: NetworkStats | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

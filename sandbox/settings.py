@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sandbox.errors import InvalidSettingsError
-from sandbox.fields import Duration, Size  # noqa: TC001 - pydantic reads the annotations
+from sandbox.fields import Destination, Duration, Size  # noqa: TC001 - pydantic reads them
+from sandbox.gateway.destinations import Callback, covered
+from sandbox.gateway.destinations import Destination as Place
 from sandbox.manifest_problems import validated
 from sandbox.problems import Problem, has_errors
 from sandbox.runtimes import Runtime
@@ -111,6 +113,40 @@ class FixedLimits(_Settings):
     )
 
 
+class NetworkSettings(_Settings):
+    """What functions may reach, and how much of it. Limits are for one invocation."""
+
+    allow: tuple[Destination, ...] = Field(
+        default=(),
+        description="What manifests may ask for: `host:port`, or `*.example.org:443` for every "
+        "name below `example.org`.",
+    )
+    allow_private: tuple[Destination, ...] = Field(
+        default=(),
+        description="Those of `network.allow` that may be on a private network or on this machine.",
+    )
+    max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=64, description="Connections at once."
+    )
+    max_total_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1000, description="Connections in total."
+    )
+    max_bytes: Size = Field(
+        default=256 * MIB, description="Bytes sent and received, over all connections."
+    )
+    connect_timeout: Duration = Field(
+        default=10.0, description="For finding a name's address and connecting to it."
+    )
+
+    @model_validator(mode="after")
+    def _private_is_allowed(self) -> Self:
+        allowed = [Place.parse(text) for text in self.allow]
+        for text in self.allow_private:
+            if not covered(Place.parse(text), allowed):
+                raise ValueError(f"{text} is in allow_private, and allow does not cover it")
+        return self
+
+
 class BuildSettings(_Settings):
     """Containers that compile or build functions."""
 
@@ -171,6 +207,14 @@ class Settings(_Settings):
     limits: FixedLimits = FixedLimits()
     build: BuildSettings = BuildSettings()
     images: ImageSettings = ImageSettings()
+    network: NetworkSettings = NetworkSettings()
+
+    @field_validator("alyx_url")
+    @classmethod
+    def _alyx_url_is_reachable(cls, url: str) -> str:
+        if url:
+            Callback.parse(url)
+        return url
 
 
 def load_settings(

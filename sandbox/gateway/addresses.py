@@ -1,0 +1,112 @@
+"""Which IP addresses nothing is connected to, whatever name leads there. Pure.
+
+From IANA's registries of special-purpose addresses. Addresses that machines and private networks
+use for themselves can be opened by the operator, destination by destination; all others never.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+IPAddress = IPv4Address | IPv6Address
+_Networks = tuple[tuple[IPv4Network | IPv6Network, str], ...]
+
+
+def _networks(table: Mapping[str, str]) -> _Networks:
+    return tuple((ip_network(text), kind) for text, kind in table.items())
+
+
+_OPENED_BY_OPERATOR: Final = _networks(
+    {
+        "127.0.0.0/8": "a loopback",
+        "::1/128": "a loopback",
+        "10.0.0.0/8": "a private",
+        "172.16.0.0/12": "a private",
+        "192.168.0.0/16": "a private",
+        "100.64.0.0/10": "a carrier's private",
+        "fc00::/7": "a unique local",
+    }
+)
+_NEVER: Final = _networks(
+    {
+        # Where clouds answer a machine with its credentials: some lie in ranges that look public,
+        # or that an operator may open.
+        "169.254.169.254/32": "a metadata service's",
+        "168.63.129.16/32": "a metadata service's",
+        "100.100.100.200/32": "a metadata service's",
+        "192.0.0.192/32": "a metadata service's",
+        "fd00:ec2::254/128": "a metadata service's",
+        "fd20:ce::254/128": "a metadata service's",
+        "0.0.0.0/8": "an unspecified",
+        "169.254.0.0/16": "a link-local",
+        "192.0.0.0/24": "a reserved",
+        "192.0.2.0/24": "a documentation",
+        "192.88.99.0/24": "a reserved",
+        "198.18.0.0/15": "a benchmarking",
+        "198.51.100.0/24": "a documentation",
+        "203.0.113.0/24": "a documentation",
+        "224.0.0.0/4": "a multicast",
+        "240.0.0.0/4": "a reserved",
+        "::/128": "an unspecified",
+        "2001::/32": "a Teredo",
+        "2001:2::/48": "a benchmarking",
+        "2001::/23": "a reserved",
+        "2001:db8::/32": "a documentation",
+        "2002::/16": "a 6to4",
+        "3fff::/20": "a documentation",
+        "fe80::/10": "a link-local",
+        "fec0::/10": "a site-local",
+        "ff00::/8": "a multicast",
+    }
+)
+# All that is given out to hosts of the Internet; the rest of IPv6 is reserved.
+_GLOBAL_IPV6: Final = IPv6Network("2000::/3")
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+
+
+def parse_address(text: str) -> IPAddress:
+    """The address that `text` is, an IPv4 address written as IPv6 (`::ffff:…`) as itself.
+
+    Raises:
+        ValueError: it is none.
+    """
+    address = ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def refusal(address: IPAddress, *, allow_private: bool = False) -> str | None:
+    """Why nothing may be connected to `address`, or None if it may.
+
+    `allow_private`: the operator lets this destination be on a private network or this machine.
+    """
+    inner = address
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address
+        if address in _NAT64:
+            # The translator is on a network of its own: what is private there is none of ours.
+            inner, allow_private = IPv4Address(int(address) & 0xFFFF_FFFF), False
+    kind = _kind(inner, _NEVER)
+    if kind is None and not allow_private:
+        kind = _kind(inner, _OPENED_BY_OPERATOR)
+    if kind is None and isinstance(inner, IPv6Address) and not _is_given_out(inner):
+        kind = "a reserved"
+    return f"{address} is {kind} address" if kind else None
+
+
+def _kind(address: IPAddress, networks: _Networks) -> str | None:
+    """What the first of `networks` that holds the address calls it."""
+    for network, kind in networks:
+        if address in network:
+            return kind
+    return None
+
+
+def _is_given_out(address: IPv6Address) -> bool:
+    """Whether hosts have it. One with a scope, as in `fe80::1%eth0`, counts as none."""
+    known = address in _GLOBAL_IPV6 or _kind(address, _OPENED_BY_OPERATOR) is not None
+    return known and address.scope_id is None

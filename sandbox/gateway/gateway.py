@@ -1,0 +1,242 @@
+"""`Gateways`: every container's way out. The only one: no container has a network interface.
+
+For each destination of a container there is a Unix socket in a directory that is mounted into
+it. Whoever connects there is connected to that destination and to nothing else. Who may write to
+a socket is decided by who sees the directory: it lies below one that only the owner can enter.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import threading
+import uuid
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from sandbox.engine.base import Mount
+from sandbox.gateway.allocation import SOCKETS_DIR, Attachment, allocate
+from sandbox.gateway.loop import LoopThread
+from sandbox.gateway.resolver import system_resolver
+from sandbox.gateway.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from sandbox.gateway.allocation import Allocation, Listener
+    from sandbox.gateway.destinations import NetworkPolicy, Route
+    from sandbox.gateway.relay import Relay
+    from sandbox.gateway.resolver import Resolver
+    from sandbox.models import NetworkStats
+    from sandbox.settings import NetworkSettings
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 128
+# Init answers there that a name does not exist. One try: it is on the same machine.
+_RESOLV_CONF: Final = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
+
+
+class Gateway:
+    """One container's way out, open from the start. `Gateways.open` makes it.
+
+    `attachment` is what the container gets for it.
+    """
+
+    def __init__(
+        self, gateways: Gateways, policy: NetworkPolicy, allocation: Allocation, directory: Path
+    ) -> None:
+        self.policy = policy
+        self.attachment: Attachment
+        self._gateways = gateways
+        self._allocation = allocation
+        self._directory = directory
+        self._tally = Tally(gateways.settings)
+        self._relay: Relay | None = None
+        self._closed = False
+        mounts = [
+            Mount(source=gateways.file(allocation.hosts_file), target="/etc/hosts"),
+            Mount(source=gateways.file(_RESOLV_CONF), target="/etc/resolv.conf"),
+        ]
+        if allocation.listeners:
+            mounts.append(Mount(source=directory, target=SOCKETS_DIR))
+            sockets = _listen(directory, allocation.listeners)
+            gateways.loop.submit(lambda: self._start(sockets)).add_done_callback(_log_defect)
+        self.attachment = Attachment(
+            arguments=allocation.arguments, mounts=tuple(mounts), env=allocation.env
+        )
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """The sockets' directory, `/etc/hosts` and `/etc/resolv.conf`, all read-only."""
+        return self.attachment.mounts
+
+    @property
+    def hosts(self) -> Mapping[str, str]:
+        """The names that the container can look up, with their loopback addresses."""
+        return self._allocation.hosts
+
+    @property
+    def forwards(self) -> tuple[str, ...]:
+        """Init's arguments."""
+        return self.attachment.arguments
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Environment variables: those of a proxy, where there is one."""
+        return self.attachment.env
+
+    def begin(self) -> None:
+        """A new invocation in the same container: its counts and caps start at zero.
+
+        Addresses stay pinned, and connections that are open go on under the old counts.
+        """
+        self._tally = Tally(self._gateways.settings)
+
+    def stats(self) -> NetworkStats:
+        """What went over it since `begin`."""
+        return self._tally.stats()
+
+    def close(self) -> None:
+        """End every connection and remove the sockets. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._allocation.listeners:
+            self._gateways.loop.submit(self._stop).result()
+            shutil.rmtree(self._directory, ignore_errors=True)
+        self._gateways.forget(self)
+
+    async def _start(self, sockets: list[tuple[socket.socket, Route | None]]) -> None:
+        from sandbox.gateway.dialer import Dialer  # noqa: PLC0415 - with asyncio, in its thread
+        from sandbox.gateway.relay import Relay  # noqa: PLC0415
+
+        timeout = self._gateways.settings.connect_timeout
+        self._relay = Relay(
+            sockets,
+            policy=self.policy,
+            dialer=Dialer(resolver=self._gateways.resolver, timeout=timeout),
+            tally=lambda: self._tally,
+            header_timeout=timeout,
+        )
+
+    async def _stop(self) -> None:
+        if self._relay is not None:
+            await self._relay.close()
+
+
+class Gateways:
+    """Makes gateways, all in one thread, which starts with the first that needs it.
+
+    `directory` is made, mode 0700; nothing else may use it. A context manager.
+    """
+
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        *,
+        directory: Path,
+        resolver: Resolver = system_resolver,
+    ) -> None:
+        self.settings = settings
+        self.resolver = resolver
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._open: set[Gateway] = set()
+        self._files: dict[str, Path] = {}
+        self._loop: LoopThread | None = None
+
+    def open(self, policy: NetworkPolicy) -> Gateway:
+        """A gateway for one container, whose sockets take connections at once.
+
+        Raises:
+            OSError: the sockets cannot be made.
+        """
+        allocation = allocate(policy)
+        directory = self._directory / uuid.uuid4().hex
+        gateway = Gateway(self, policy, allocation, directory)
+        with self._lock:
+            self._open.add(gateway)
+        return gateway
+
+    def close(self) -> None:
+        """Close every gateway, and remove the directory. May be called twice."""
+        with self._lock:
+            gateways = list(self._open)
+        for gateway in gateways:
+            gateway.close()
+        with self._lock:
+            loop, self._loop = self._loop, None
+            self._files.clear()
+        if loop is not None:
+            loop.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def loop(self) -> LoopThread:
+        """The thread in which all of them work."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = LoopThread()
+            return self._loop
+
+    def file(self, content: str) -> Path:
+        """A file with that text, which any container may read; the same one for the same text."""
+        with self._lock:
+            path = self._files.get(content)
+            if path is None:
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path = self._directory / sha256(content.encode()).hexdigest()
+                path.write_text(content)
+                path.chmod(0o644)
+                self._files[content] = path
+            return path
+
+    def forget(self, gateway: Gateway) -> None:
+        """A gateway was closed."""
+        with self._lock:
+            self._open.discard(gateway)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _log_defect(started: Future[None]) -> None:
+    if started.exception() is not None:
+        log.error("a gateway did not start", exc_info=started.exception())
+
+
+def _listen(
+    directory: Path, listeners: tuple[Listener, ...]
+) -> list[tuple[socket.socket, Route | None]]:
+    """A listening socket for each, in a directory made for them."""
+    directory.mkdir(mode=0o755)
+    directory.chmod(0o755)  # whatever the umask
+    sockets: list[tuple[socket.socket, Route | None]] = []
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for listener in listeners:
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sockets.append((listening, listener.route))
+            # A socket's path has at most 107 bytes: this is short, wherever the directory is.
+            path = f"/proc/self/fd/{descriptor}/{listener.name}"
+            listening.bind(path)
+            # The container's user is nobody that the host knows.
+            Path(path).chmod(0o666)
+            listening.setblocking(False)
+            listening.listen(_BACKLOG)
+    except BaseException:
+        for listening, _ in sockets:
+            listening.close()
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+    return sockets

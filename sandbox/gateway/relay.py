@@ -1,0 +1,221 @@
+"""The work of one container's gateway: take its connections, join each to its destination.
+
+Nothing is held but what is on its way: a side is read only when the other has taken what came
+before. Runs in the gateway's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.gateway import connect
+from sandbox.gateway.connect import ProxyError
+from sandbox.gateway.dialer import RefusedError, UnreachableError
+from sandbox.gateway.tally import CapExceededError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from sandbox.gateway.destinations import NetworkPolicy, Route
+    from sandbox.gateway.dialer import Dialer
+    from sandbox.gateway.tally import Tally
+
+log = logging.getLogger(__name__)
+
+_READ_SIZE: Final = 64 * 1024
+_NOT_ALLOWED: Final = "not among the function's destinations"
+_PROXY: Final = "proxy"
+# Before the next connection is taken, when a cap is reached or the process has no descriptor left:
+# a function that goes on and on costs little.
+_PAUSE: Final = 0.1
+
+
+class Relay:
+    """Takes connections from `sockets` and joins them, until `close`.
+
+    `sockets` are listening Unix sockets, each with its destination's route; the proxy's has none.
+    """
+
+    def __init__(
+        self,
+        sockets: Iterable[tuple[socket.socket, Route | None]],
+        *,
+        policy: NetworkPolicy,
+        dialer: Dialer,
+        tally: Callable[[], Tally],
+        header_timeout: float,
+    ) -> None:
+        self._policy = policy
+        self._dialer = dialer
+        self._tally = tally
+        self._header_timeout = header_timeout
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        for listening, route in sockets:
+            self._spawn(self._accept(listening, route), listening.close)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> None:
+        """A task, and what follows its end even if it was cancelled before it began."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: at_end())
+
+    async def close(self) -> None:
+        """End every connection at once."""
+        self._dialer.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self, listening: socket.socket, route: Route | None) -> None:
+        while True:
+            pause = 0.0
+            try:
+                client, _ = await self._loop.sock_accept(listening)
+            except OSError as error:
+                log.warning("the gateway cannot take a connection: %s", error)
+                pause = _PAUSE
+            else:
+                tally = self._tally()
+                try:
+                    tally.connect()
+                except CapExceededError as exceeded:
+                    tally.deny(_PROXY if route is None else str(route.destination), str(exceeded))
+                    client.close()
+                    pause = _PAUSE
+                else:
+                    self._spawn(self._serve(client, route, tally), _both(client, tally))
+            # Where connections come faster than this, others have their turn too.
+            await asyncio.sleep(pause)
+
+    async def _serve(self, client: socket.socket, route: Route | None, tally: Tally) -> None:
+        """One connection, from its first byte to its last."""
+        try:
+            if route is None:
+                await self._proxy(client, tally)
+            else:
+                await self._direct(client, route, tally)
+        except OSError:
+            return  # one side is gone, and with it the connection
+        except Exception:  # the edge of a task: nobody awaits it
+            log.exception("a defect of ours ended a connection")
+
+    async def _direct(self, client: socket.socket, route: Route, tally: Tally) -> None:
+        destination = str(route.destination)
+        try:
+            upstream = await self._dialer.dial(route)
+        except RefusedError as refused:
+            tally.deny(destination, str(refused))
+        except UnreachableError as unreachable:
+            tally.failed(destination, str(unreachable))
+        else:
+            with upstream:
+                tally.connected(destination)
+                await self._join(client, upstream, destination, tally)
+
+    async def _proxy(self, client: socket.socket, tally: Tally) -> None:
+        try:
+            async with asyncio.timeout(self._header_timeout):
+                header, rest = await self._header(client)
+            destination = connect.parse_connect(header)
+            route = self._policy.route(destination)
+            if route is None:
+                raise ProxyError(HTTPStatus.FORBIDDEN, _NOT_ALLOWED, target=str(destination))
+            try:
+                upstream = await self._dialer.dial(route)
+            except RefusedError as refused:
+                raise ProxyError(
+                    HTTPStatus.FORBIDDEN, str(refused), target=str(destination)
+                ) from None
+        except ProxyError as error:
+            tally.deny(error.target, error.reason)
+            await self._answer(client, connect.answer(error.status, error.reason))
+        except TimeoutError:
+            tally.deny(_PROXY, "no request came in time")
+        except UnreachableError as error:
+            tally.failed(str(destination), str(error))
+            await self._answer(client, connect.answer(HTTPStatus.BAD_GATEWAY, str(error)))
+        else:
+            with upstream:
+                name = str(destination)
+                tally.connected(name)
+                await self._loop.sock_sendall(client, connect.ESTABLISHED)
+                await self._join(client, upstream, name, tally, first=rest)
+
+    async def _header(self, client: socket.socket) -> tuple[bytes, bytes]:
+        """The request's header, and what came behind it."""
+        data = b""
+        while connect.HEADER_END not in data:
+            if len(data) > connect.MAX_HEADER:
+                raise ProxyError(
+                    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's header is too large"
+                )
+            more = await self._loop.sock_recv(client, connect.MAX_HEADER)
+            if not more:
+                raise ConnectionResetError
+            data += more
+        header, _, rest = data.partition(connect.HEADER_END)
+        return header, rest
+
+    async def _answer(self, client: socket.socket, answer: bytes) -> None:
+        """The last words to a client, which may not be listening."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._header_timeout):
+                await self._loop.sock_sendall(client, answer)
+
+    async def _join(
+        self,
+        client: socket.socket,
+        upstream: socket.socket,
+        destination: str,
+        tally: Tally,
+        *,
+        first: bytes = b"",
+    ) -> None:
+        """Carry bytes both ways until both sides have ended, one fails, or a cap is reached."""
+
+        def sent(count: int) -> None:
+            tally.sent(destination, count)
+
+        def received(count: int) -> None:
+            tally.received(destination, count)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carry(client, upstream, sent, first))
+                group.create_task(self._carry(upstream, client, received))
+        except* CapExceededError as exceeded:
+            tally.deny(destination, str(exceeded.exceptions[0]))
+        except* OSError:
+            pass  # one side is gone
+
+    async def _carry(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        count: Callable[[int], None],
+        data: bytes = b"",
+    ) -> None:
+        """From `source` to `sink`, up to the end of the stream, which is handed on too."""
+        while data or (data := await self._loop.sock_recv(source, _READ_SIZE)):
+            count(len(data))
+            await self._loop.sock_sendall(sink, data)
+            data = b""
+            # Reading and writing return at once where they can: others have their turn too.
+            await asyncio.sleep(0)
+        sink.shutdown(socket.SHUT_WR)
+
+
+def _both(client: socket.socket, tally: Tally) -> Callable[[], None]:
+    def end() -> None:
+        client.close()
+        tally.disconnect()
+
+    return end

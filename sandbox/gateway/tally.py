@@ -1,0 +1,130 @@
+"""What one invocation does with its network, counted and held to its caps."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from sandbox.models import NetworkAllowed, NetworkDenied, NetworkStats
+from sandbox.units import format_size
+
+if TYPE_CHECKING:
+    from sandbox.settings import NetworkSettings
+
+# Under a wildcard a function chooses the names. What comes after so many counts as one.
+MOST_ENTRIES: Final = 100
+_OTHERS: Final = "(others)"
+
+
+class CapExceededError(Exception):
+    """A cap of `settings.network` was reached; the text says which, for the list of denied."""
+
+
+class Tally:
+    """Counts of one invocation. Written by the gateway's thread, read by any."""
+
+    def __init__(self, limits: NetworkSettings) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._allowed: dict[str, NetworkAllowed] = {}
+        self._denied: Counter[tuple[str, str]] = Counter()
+        self._total = 0
+        self._open = 0
+        self._bytes = 0
+
+    def connect(self) -> None:
+        """Count one connection more, until `disconnect`.
+
+        Raises:
+            CapExceededError: that is one too many; `disconnect` is not called for it.
+        """
+        limits = self._limits
+        with self._lock:
+            if self._total >= limits.max_total_connections:
+                raise CapExceededError(
+                    f"more than {limits.max_total_connections} connections "
+                    "(network.max_total_connections)"
+                )
+            self._total += 1
+            if self._open >= limits.max_connections:
+                raise CapExceededError(
+                    f"more than {limits.max_connections} connections at once "
+                    "(network.max_connections)"
+                )
+            self._open += 1
+
+    def disconnect(self) -> None:
+        """A connection has ended."""
+        with self._lock:
+            self._open -= 1
+
+    def connected(self, destination: str) -> None:
+        """A connection to `destination` was made."""
+        self._add(destination, connections=1)
+
+    def failed(self, destination: str, reason: str) -> None:
+        """A connection to `destination`, which is allowed, came to nothing."""
+        self._add(destination, failed=1, failure=reason)
+
+    def sent(self, destination: str, count: int) -> None:
+        """`count` bytes go from the function to `destination`. Raises CapExceededError."""
+        self._transfer(count)
+        self._add(destination, sent=count)
+
+    def received(self, destination: str, count: int) -> None:
+        """`count` bytes go from `destination` to the function. Raises CapExceededError."""
+        self._transfer(count)
+        self._add(destination, received=count)
+
+    def deny(self, destination: str, reason: str) -> None:
+        """A connection to `destination` was refused, or ended by a cap."""
+        with self._lock:
+            key = destination, reason
+            if key not in self._denied and len(self._denied) >= MOST_ENTRIES:
+                key = _OTHERS, "not listed one by one"
+            self._denied[key] += 1
+
+    def stats(self) -> NetworkStats:
+        """The counts so far."""
+        with self._lock:
+            return NetworkStats(
+                allowed=tuple(self._allowed.values()),
+                denied=tuple(
+                    NetworkDenied(destination=destination, reason=reason, attempts=attempts)
+                    for (destination, reason), attempts in self._denied.items()
+                ),
+            )
+
+    def _transfer(self, count: int) -> None:
+        with self._lock:
+            if self._bytes + count > self._limits.max_bytes:
+                raise CapExceededError(
+                    f"more than {format_size(self._limits.max_bytes)} sent and received "
+                    "(network.max_bytes)"
+                )
+            self._bytes += count
+
+    def _add(  # noqa: PLR0913
+        self,
+        destination: str,
+        *,
+        connections: int = 0,
+        sent: int = 0,
+        received: int = 0,
+        failed: int = 0,
+        failure: str | None = None,
+    ) -> None:
+        with self._lock:
+            if destination not in self._allowed and len(self._allowed) >= MOST_ENTRIES:
+                destination = _OTHERS
+            entry = self._allowed.get(destination) or NetworkAllowed(destination=destination)
+            self._allowed[destination] = replace(
+                entry,
+                connections=entry.connections + connections,
+                bytes_sent=entry.bytes_sent + sent,
+                bytes_received=entry.bytes_received + received,
+                failed=entry.failed + failed,
+                failure=failure or entry.failure,
+            )

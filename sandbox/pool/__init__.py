@@ -1,0 +1,1 @@
+"""The warm pool: containers that have booted before they are asked, each for one invocation."""

@@ -1,0 +1,317 @@
+"""Which containers to boot ahead of time, and which to let go: `plan(state, now) -> actions`.
+
+Pure: no clock, no I/O, no randomness; the order of the functions means nothing. What it decides is
+a fixed point: with the actions carried out, planning again at the same time asks for nothing.
+
+A container serves one invocation, and takes a boot time to replace. So what a function needs is a
+stock: enough containers, ready or booting, for what arrives within one boot time. Its level k is
+worth the chance that k invocations arrive in that time, for that is how often somebody would wait
+without it. The rules, most urgent first:
+
+1. An invocation that waits gets a container, functions with the fewest in use first.
+2. Every function has its `min_warm`, one level of everybody before the next level of anybody.
+3. A level is booted if its next use is expected within half the budget's `idle` seconds, and let go
+   if it is not within all of them. A container of twice the usual memory has half the time.
+4. Where there is no room, levels are compared: chance by memory, and divided by k, so that the
+   twentieth of a busy function gives way to the first of a quiet one. A container that is there
+   gives way only to a start worth twice as much.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from sandbox.units import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sandbox.pool.arrivals import Arrivals
+
+Reason = Literal["waiting", "minimum", "expected"]
+
+# Before the first boot has been measured, in seconds.
+UNKNOWN_BOOT: Final = 0.5
+# The memory of a container for which `idle` holds as it is; see rule 3.
+USUAL_MEMORY: Final = 128 * MIB
+# To boot a container takes a value that is so many times the one to keep it, and one that takes
+# another's room so many times that one's: what is done is not undone at the next small change.
+HYSTERESIS: Final = 2.0
+# After a boot that failed, in seconds, doubled for each one more in a row.
+FIRST_BACK_OFF: Final = 1.0
+LONGEST_BACK_OFF: Final = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demand:
+    """One version of a function: what it is to have, what it has, and how it is asked for.
+
+    `memory` is in bytes, `boot_seconds` smoothed, None before the first boot; `failed_at` is the
+    time of the latest of the `boot_failures` in a row. A `cold_only` function cannot wait for its
+    request, and is never booted ahead. `waiting` counts the invocations that have no container yet.
+    """
+
+    key: str
+    memory: int
+    arrivals: Arrivals
+    min_warm: int = 0
+    max_warm: int = 16
+    boot_seconds: float | None = None
+    ready: int = 0
+    booting: int = 0
+    busy: int = 0
+    waiting: int = 0
+    boot_failures: int = 0
+    failed_at: float = 0.0
+    cold_only: bool = False
+
+    @property
+    def containers(self) -> int:
+        """All it has, whatever they do."""
+        return self.ready + self.booting + self.busy
+
+    @property
+    def stock(self) -> int:
+        """Those that nobody waits for."""
+        return max(0, self.ready + self.booting - self.waiting)
+
+    @property
+    def idle(self) -> int:
+        """Those that can be stopped."""
+        return max(0, self.ready - self.waiting)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What all functions share.
+
+    `containers` bounds all of them, busy ones too; `memory` (bytes) those that nobody waits for;
+    `starts` how many boot at once if they are ahead of time (an invocation that waits is never
+    held up by others' boots); `idle` (seconds) is how long a container may wait for its use.
+    """
+
+    containers: int
+    memory: int
+    starts: int
+    idle: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """Containers in sum: all of them, those booting, and the bytes of those nobody waits for."""
+
+    containers: int = 0
+    memory: int = 0
+    booting: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """What there is to decide about.
+
+    After one function's change it is enough to list that one, with the load of the others as
+    `elsewhere`: it gets what there is room for. Only a plan of all takes room from another.
+    """
+
+    functions: Sequence[Demand]
+    budget: Budget
+    elsewhere: Load = Load()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Create and boot one container of a function."""
+
+    key: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Destroy the `count` ready containers of a function that have been ready for longest."""
+
+    key: str
+    count: int
+
+
+Action = Start | Stop
+
+
+class _Rank(NamedTuple):
+    """How urgent a container is: the less, the more. `order` compares within one urgency."""
+
+    urgency: int
+    order: float
+    key: str
+
+    def outranks(self, other: _Rank) -> bool:
+        """Whether a start of this rank may take the room of a container of the other."""
+        if self.urgency == other.urgency == _EXPECTED:
+            return self.order <= HYSTERESIS * other.order
+        return self.urgency < other.urgency
+
+
+_WAITING, _MINIMUM, _EXPECTED = range(3)
+_REASONS: Final[tuple[Reason, ...]] = ("waiting", "minimum", "expected")
+
+
+def plan(state: State, now: float) -> list[Action]:
+    """What to do at `now`: first the stops, then the starts, most urgent first.
+
+    Carried out in this order, nothing exceeds the budget. `now` is on the arrivals' clock.
+    """
+    ledger = _Ledger(state)
+    wanted: list[tuple[_Rank, Demand]] = []
+    for demand in state.functions:
+        floor = _floor(demand, state.budget)
+        chances = _chances(demand, floor, now)
+        keep = max(_minimum(demand), len(chances))
+        for level in range(demand.stock, demand.stock - demand.idle, -1):
+            if level > keep:
+                ledger.stop(demand)
+            else:
+                ledger.may_stop(_rank(demand, level, chances), demand)
+        wanted.extend(
+            (_Rank(_WAITING, demand.containers + place, demand.key), demand)
+            for place in range(demand.waiting - demand.ready - demand.booting)
+        )
+        if now >= back_off_until(demand):
+            worth_it = sum(chance >= HYSTERESIS * floor for chance in chances)
+            levels = range(demand.stock + 1, max(_minimum(demand), worth_it) + 1)
+            wanted.extend((_rank(demand, level, chances), demand) for level in levels)
+    wanted.sort(key=_rank_of)
+    ledger.settle()
+    starts: list[Action] = [
+        Start(demand.key, _REASONS[rank.urgency])
+        for rank, demand in wanted
+        if ledger.start(rank, demand)
+    ]
+    return [*ledger.stops(), *starts]
+
+
+def load(functions: Iterable[Demand]) -> Load:
+    """What `functions` have in sum."""
+    containers = memory = booting = 0
+    for demand in functions:
+        containers += demand.containers
+        memory += demand.stock * demand.memory
+        booting += demand.booting
+    return Load(containers=containers, memory=memory, booting=booting)
+
+
+def back_off_until(demand: Demand) -> float:
+    """The time before which nothing is booted ahead for this function; -inf if nothing failed."""
+    if not demand.boot_failures:
+        return -inf
+    # The exponent is bounded, lest the power overflow.
+    doublings = min(demand.boot_failures - 1, 30)
+    return demand.failed_at + min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2.0**doublings)
+
+
+def _floor(demand: Demand, budget: Budget) -> float:
+    """The chance that a level must have to be kept, by rule 3."""
+    if budget.idle <= 0:
+        return inf
+    return _boot(demand) / budget.idle * demand.memory / USUAL_MEMORY
+
+
+def _chances(demand: Demand, floor: float, now: float) -> list[float]:
+    """The chance of use of each level that is worth keeping."""
+    if demand.cold_only:
+        return []
+    return demand.arrivals.chances(now, within=_boot(demand), floor=floor, most=demand.max_warm)
+
+
+def _boot(demand: Demand) -> float:
+    return UNKNOWN_BOOT if demand.boot_seconds is None else max(demand.boot_seconds, 0.001)
+
+
+def _minimum(demand: Demand) -> int:
+    return 0 if demand.cold_only else demand.min_warm
+
+
+def _rank(demand: Demand, level: int, chances: Sequence[float]) -> _Rank:
+    if level <= demand.min_warm:
+        return _Rank(_MINIMUM, level, demand.key)
+    worth = chances[level - 1] / (level * max(1, demand.memory))
+    return _Rank(_EXPECTED, -worth, demand.key)
+
+
+def _rank_of(item: tuple[_Rank, Demand]) -> _Rank:
+    return item[0]
+
+
+class _Ledger:
+    """What is left of the budget, and which containers may be stopped to have more."""
+
+    def __init__(self, state: State) -> None:
+        listed, elsewhere = load(state.functions), state.elsewhere
+        budget = state.budget
+        self._containers = budget.containers - listed.containers - elsewhere.containers
+        self._memory = budget.memory - listed.memory - elsewhere.memory
+        self._starts = budget.starts - listed.booting - elsewhere.booting
+        self._stopped: Counter[str] = Counter()
+        # The least urgent last; sorted by `settle`.
+        self._stoppable: list[tuple[_Rank, Demand]] = []
+        self._evicted: list[tuple[_Rank, Demand]] = []
+
+    def stop(self, demand: Demand) -> None:
+        """One container of this function is worth nothing any more."""
+        self._stopped[demand.key] += 1
+        self._containers += 1
+        self._memory += demand.memory
+
+    def may_stop(self, rank: _Rank, demand: Demand) -> None:
+        """One ready container can be stopped if something more urgent needs its room."""
+        self._stoppable.append((rank, demand))
+
+    def settle(self) -> None:
+        """After all containers are known: stop what exceeds the budget."""
+        self._stoppable.sort(key=_rank_of)
+        while self._stoppable and (self._containers < 0 or self._memory < 0):
+            self._evict()
+
+    def start(self, rank: _Rank, demand: Demand) -> bool:
+        """Take the room for a container, from others if need be; False if there is none."""
+        # One that an invocation waits for is not warm, and is held up by no other's boot.
+        memory = 0 if rank.urgency == _WAITING else demand.memory
+        if (rank.urgency != _WAITING and self._starts <= 0) or not self._fits(rank, memory):
+            return False
+        while not _enough(self._containers, self._memory, memory):
+            self._evict()
+        self._containers -= 1
+        self._memory -= memory
+        self._starts -= 1
+        return True
+
+    def stops(self) -> list[Action]:
+        """All stops, without those that turned out not to be needed."""
+        for _, demand in sorted(self._evicted, key=_rank_of):
+            if _enough(self._containers, self._memory, demand.memory):
+                self._containers -= 1
+                self._memory -= demand.memory
+                self._stopped[demand.key] -= 1
+        return [Stop(key, count) for key, count in sorted(self._stopped.items()) if count]
+
+    def _fits(self, rank: _Rank, memory: int) -> bool:
+        """Whether there is room, or would be with everything less urgent stopped."""
+        containers, free = self._containers, self._memory
+        for other, demand in reversed(self._stoppable):
+            if _enough(containers, free, memory) or not rank.outranks(other):
+                break
+            containers += 1
+            free += demand.memory
+        return _enough(containers, free, memory)
+
+    def _evict(self) -> None:
+        rank, demand = self._stoppable.pop()
+        self._evicted.append((rank, demand))
+        self.stop(demand)
+
+
+def _enough(containers: int, free: int, memory: int) -> bool:
+    """Whether a container of so much memory fits; one without is not held up by a debt."""
+    return containers >= 1 and (memory == 0 or free >= memory)

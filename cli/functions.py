@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from sandbox.manifest import Hook, Manifest
     from sandbox.policy import Policy
     from sandbox.problems import Problem
+    from sandbox.settings import Settings
+    from sandbox.validation import Checked
 
 
 @click.command("list")
@@ -92,12 +94,12 @@ def show(common: Common, name: str) -> None:
                 "source": str(function.source),
                 "version": digest,
                 "manifest": function.manifest.model_dump(mode="json", exclude_defaults=True),
-                "limits": None if policy is None else _limits(policy),
+                **_policy(policy, settings),
                 "notes": [str(note) for note in policy.notes] if policy else [str(refusal)],
             }
         )
         return
-    print_fields(_fields(function, policy, digest))
+    print_fields(_fields(function, policy, digest, settings.engine.runtime_class))
     for note in policy.notes if policy else ():
         print_warning(str(note))
     if refusal is not None:
@@ -110,17 +112,40 @@ def show(common: Common, name: str) -> None:
 def validate(common: Common, path: Path | None) -> None:
     """Check functions against manifest rules and settings.
 
-    PATH is a functions directory, else --functions. Says what the settings clamp or refuse, too.
-    Exits with 2 if there are errors.
+    PATH is a functions directory, else --functions. Shows the policy that is in force for each,
+    and what the settings clamp or refuse. Exits with 2 if there are errors.
     """
     directory = path or common.functions
-    problems = find_problems(directory, common.settings())
-    failed = has_errors(problems)
+    settings = common.settings()
+    found = find_problems(directory, settings)
+    failed = has_errors(found.problems)
     if common.json:
-        print_json({"valid": not failed, "problems": [item.to_dict() for item in problems]})
+        print_json(
+            {
+                "valid": not failed,
+                "problems": [item.to_dict() for item in found.problems],
+                "functions": [
+                    {"name": item.function.name, **_policy(item.policy, settings)}
+                    for item in found.functions
+                ],
+            }
+        )
     else:
-        _print_problems(problems)
-        if not problems:
+        if found.functions:
+            header = (
+                "NAME",
+                "TIMEOUT",
+                "MEMORY",
+                "CPU",
+                "PIDS",
+                "/TMP",
+                "RUNTIME_CLASS",
+                "NETWORK",
+            )
+            runtime_class = settings.engine.runtime_class
+            print_table(header, [_row(item, runtime_class) for item in found.functions])
+        _print_problems(found.problems)
+        if not found.problems:
             click.echo(f"no problems in {directory}", err=True)
     if failed:
         click.get_current_context().exit(ExitCode.USAGE)
@@ -142,13 +167,48 @@ def _summary(function: Function) -> dict[str, Any]:
     }
 
 
-def _limits(policy: Policy) -> dict[str, float]:
+def _policy(policy: Policy | None, settings: Settings) -> dict[str, Any]:
+    """The policy in force as JSON: seconds, bytes, cores. Null where the settings refuse it."""
+    if policy is None:
+        return {"limits": None, "network": None, "runtime_class": None}
     names = ("timeout", "memory", "cpu", "pids", "tmp", "open_files", "file_size")
-    return {name: getattr(policy, name) for name in names}
+    callback = policy.network.callback
+    return {
+        "limits": {name: getattr(policy, name) for name in names},
+        "network": {
+            "destinations": [str(destination) for destination in policy.network.destinations],
+            "alyx_url": None if callback is None else callback.url,
+        },
+        "runtime_class": settings.engine.runtime_class,
+    }
+
+
+def _row(item: Checked, runtime_class: str) -> tuple[str, ...]:
+    """One function's line of `validate`."""
+    policy = item.policy
+    if policy is None:
+        return (item.function.name, "-", "-", "-", "-", "-", "-", "refused, see below")
+    return (
+        item.function.name,
+        format_duration(policy.timeout),
+        format_size(policy.memory),
+        f"{policy.cpu:g}",
+        str(policy.pids),
+        format_size(policy.tmp),
+        runtime_class,
+        " ".join(_reachable(policy)),
+    )
+
+
+def _reachable(policy: Policy) -> list[str]:
+    """What the function can connect to, in words for people."""
+    network = policy.network
+    back = [] if network.callback is None else [f"{network.callback.destination} (alyx_url)"]
+    return [*map(str, network.destinations), *back] or ["none"]
 
 
 def _fields(
-    function: Function, policy: Policy | None, digest: str | None
+    function: Function, policy: Policy | None, digest: str | None, runtime_class: str
 ) -> Iterator[tuple[str, str]]:
     """What `show` prints, in its order; what a manifest leaves out is left out here."""
     manifest = function.manifest
@@ -167,6 +227,8 @@ def _fields(
         yield "cpu", f"{policy.cpu:g}"
         yield "pids", str(policy.pids)
         yield "/tmp", format_size(policy.tmp)  # noqa: S108 - a label
+        yield "network", "\n".join(_reachable(policy))
+        yield "runtime_class", runtime_class
     yield from _manifest_fields(manifest)
 
 
@@ -178,8 +240,6 @@ def _manifest_fields(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "dependencies", asked if isinstance(asked, str) else "\n".join(asked)
     if manifest.build is not None:
         yield "build", " ".join([manifest.build.command, *manifest.build.args])
-    if manifest.network != "none":
-        yield "network", "\n".join(map(str, manifest.network))
     if manifest.routes:
         yield "routes", "\n".join(f"{' '.join(r.methods)} {r.path}" for r in manifest.routes)
     if manifest.hooks:

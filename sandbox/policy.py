@@ -7,17 +7,19 @@ and the engine only translates what stands here.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.engine.base import ContainerSpec, Mount, RuntimeClass
 from sandbox.errors import PolicyRefusedError
+from sandbox.gateway.allocation import Attachment
+from sandbox.gateway.destinations import Callback, Destination, NetworkPolicy, covered
 from sandbox.runtimes import FUNCTION_DIR, INIT, RUNTIMES
 from sandbox.seccomp import profile
 from sandbox.units import MIB, format_duration, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sandbox.function import Function
@@ -31,6 +33,9 @@ UID_COUNT: Final = 0x0FFF_FFFF
 
 # Below this no runtime boots, and the engine refuses; it is what a mistyped "1mb" gets.
 SMALLEST_MEMORY: Final = 16 * MIB
+
+# Each is a socket that the gateway holds open for as long as the container lives.
+MOST_DESTINATIONS: Final = 64
 
 # Docker's own lists, and on top: interrupt counts and thermal and power readings (side channels),
 # and what tells one host from another.
@@ -68,6 +73,7 @@ class Policy:
     tmp: int
     open_files: int
     file_size: int
+    network: NetworkPolicy = field(default_factory=NetworkPolicy)
     notes: tuple[Note, ...] = ()
 
 
@@ -83,25 +89,22 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
             f"{function.where('runtime')}: the runtime {function.runtime} is not allowed here",
             hint=f"the operator's settings allow {', '.join(settings.runtimes) or 'none'}",
         )
-    if manifest.network != "none":
-        raise PolicyRefusedError(
-            f"{function.where('network')}: network destinations are not allowed here",
-            hint="remove `network`, or set it to none",
-        )
+    network = _network(function, settings)
     notes: list[Note] = []
 
-    def limit(field: str, show: Callable[[Any], str]) -> Any:
-        asked = getattr(manifest, field)
+    def limit(name: str, show: Callable[[Any], str]) -> Any:
+        asked = getattr(manifest, name)
         if asked is None:
-            asked = getattr(settings.defaults, field)
-        ceiling = getattr(settings.ceilings, field)
+            asked = getattr(settings.defaults, name)
+        ceiling = getattr(settings.ceilings, name)
         if asked <= ceiling:
             return asked
         notes.append(
             Note(
-                field,
-                function.where(field),
-                f"{show(asked)} is over the operator's ceiling; {show(ceiling)} is used",
+                name,
+                function.where(name),
+                f"{show(asked)} is over the operator's ceiling; {show(ceiling)} is used "
+                f"(ceilings.{name})",
             )
         )
         return ceiling
@@ -116,8 +119,58 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
         tmp=min(limit("tmp", format_size), memory),
         open_files=settings.limits.open_files,
         file_size=settings.limits.file_size,
+        network=network,
         notes=tuple(notes),
     )
+
+
+def _network(function: Function, settings: Settings) -> NetworkPolicy:
+    """What the function may reach: all that it asks for, or a refusal. Nothing is left out.
+
+    Raises:
+        PolicyRefusedError: the operator does not allow one of its destinations.
+    """
+    asked = () if function.manifest.network == "none" else function.manifest.network
+    if len(asked) > MOST_DESTINATIONS:
+        raise PolicyRefusedError(
+            f"{function.where('network')}: {len(asked)} network destinations are too many",
+            hint=f"there may be {MOST_DESTINATIONS}; a wildcard such as *.example.org:443 is one",
+        )
+    allow = [Destination.parse(text) for text in settings.network.allow]
+    private = tuple(Destination.parse(text) for text in settings.network.allow_private)
+    destinations = [Destination.parse(text) for text in asked]
+    for index, destination in enumerate(destinations):
+        refused = _refused(destination, allow=allow, private=private)
+        if refused is not None:
+            where = function.where("network", index)
+            raise PolicyRefusedError(
+                f"{where}: network: {destination} {refused.reason}", hint=refused.hint
+            )
+    callback = Callback.parse(settings.alyx_url) if settings.alyx_url else None
+    return NetworkPolicy(
+        destinations=tuple(dict.fromkeys(destinations)), private=private, callback=callback
+    )
+
+
+@dataclass(frozen=True)
+class _Refused:
+    reason: str
+    hint: str
+
+
+def _refused(
+    destination: Destination, *, allow: Sequence[Destination], private: Sequence[Destination]
+) -> _Refused | None:
+    """Why the settings do not let anyone reach it, as far as that shows without a lookup."""
+    mend = "the operator can add it to {} in the settings"
+    if not covered(destination, allow):
+        return _Refused("is not allowed here", mend.format("network.allow"))
+    reason = destination.refusal(allow_private=covered(destination, private))
+    if reason is None:
+        return None
+    if destination.refusal(allow_private=True) is not None:
+        return _Refused(reason, "no setting allows it")
+    return _Refused(reason, mend.format("network.allow_private"))
 
 
 def function_spec(  # noqa: PLR0913
@@ -129,19 +182,23 @@ def function_spec(  # noqa: PLR0913
     uid: int,
     runtime_class: RuntimeClass,
     labels: Mapping[str, str],
+    network: Attachment = Attachment(),  # noqa: B008 - frozen
 ) -> ContainerSpec:
-    """The container that serves `function`, whose files are in `bundle` on the engine's host."""
+    """The container that serves `function`, whose files are in `bundle` on the engine's host.
+
+    `network` is what its gateway adds (see `sandbox.gateway.gateway`).
+    """
     runtime = RUNTIMES[function.runtime]
     mode = ("--handler",) if function.interface == "handler" else ()
     command = runtime.command(function.entrypoint, function.interface)
     return ContainerSpec(
         image=image,
-        command=(INIT, *mode, *command),
+        command=(INIT, *mode, *network.arguments, *command),
         working_dir=str(FUNCTION_DIR),
-        env=runtime.env,
+        env={**runtime.env, **network.env},
         uid=uid,
         gid=uid,
-        mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)),),
+        mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)), *network.mounts),
         memory=policy.memory,
         cpu=policy.cpu,
         pids=policy.pids,

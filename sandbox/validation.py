@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandbox.discovery import discover
@@ -18,12 +19,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.function import Function
+    from sandbox.policy import Policy
     from sandbox.settings import Settings
 
 
-def validate(directory: Path, settings: Settings) -> list[Problem]:
-    """All problems of a functions directory; what the settings clamp is a warning, what they
-    refuse is an error.
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A function that was found, and its policy; None where the settings refuse it."""
+
+    function: Function
+    policy: Policy | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What was found in a functions directory."""
+
+    functions: tuple[Checked, ...]
+    problems: tuple[Problem, ...]
+
+
+def validate(directory: Path, settings: Settings) -> Validation:
+    """All functions of a directory and all problems; what the settings clamp is a warning, what
+    they refuse is an error.
 
     Raises:
         InvalidSettingsError: the secrets file cannot be used.
@@ -31,10 +49,19 @@ def validate(directory: Path, settings: Settings) -> list[Problem]:
     found = discover(directory)
     secrets = load_secrets(settings.secrets_file)
     problems = list(found.problems)
+    functions = []
     for function in found.functions:
         problems += file_problems(function, settings)
         problems += policy_problems(function, settings, secrets)
-    return problems
+        functions.append(Checked(function=function, policy=_policy(function, settings)))
+    return Validation(functions=tuple(functions), problems=tuple(problems))
+
+
+def _policy(function: Function, settings: Settings) -> Policy | None:
+    try:
+        return effective_policy(function, settings)
+    except PolicyRefusedError:
+        return None
 
 
 def version(function: Function, settings: Settings) -> str | None:

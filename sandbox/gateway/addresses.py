@@ -80,7 +80,7 @@ def parse_address(text: str) -> IPAddress:
 
 
 def refusal(address: IPAddress, *, allow_private: bool = False) -> str | None:
-    """Why nothing may be connected to `address`, or None if it may.
+    """Why nothing may be connected to `address`, such as "is a private address", or None.
 
     `allow_private`: the operator lets this destination be on a private network or this machine.
     """
@@ -95,7 +95,7 @@ def refusal(address: IPAddress, *, allow_private: bool = False) -> str | None:
         kind = _kind(inner, _OPENED_BY_OPERATOR)
     if kind is None and isinstance(inner, IPv6Address) and not _is_given_out(inner):
         kind = "a reserved"
-    return f"{address} is {kind} address" if kind else None
+    return f"is {kind} address" if kind else None
 
 
 def _kind(address: IPAddress, networks: _Networks) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from sandbox.fields import check_destination
-from sandbox.gateway.addresses import parse_address
+from sandbox.gateway.addresses import parse_address, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # How a function knows an Alyx server that the operator gave by address: `/etc/hosts` holds names.
 CALLBACK_NAME: Final = "alyx.internal"
+# Why, where a function asks for something else.
+NOT_ALLOWED: Final = "not among the function's destinations"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -44,6 +46,14 @@ class Destination:
             return parse_address(self.host)
         except ValueError:
             return None
+
+    def refusal(self, *, allow_private: bool) -> str | None:
+        """Why nothing is connected to it, as far as that shows without a lookup; else None."""
+        address = self.address
+        if address is not None:
+            return refusal(address, allow_private=allow_private)
+        is_here = self.host == "localhost" or self.host.endswith(".localhost")
+        return "is this machine" if is_here and not allow_private else None
 
     def covers(self, other: Destination) -> bool:
         """Whether whoever may reach this may reach `other`.

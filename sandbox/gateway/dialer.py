@@ -72,7 +72,7 @@ class Dialer:
         if not good:
             reason = refusal(found[0], allow_private=route.allow_private)
             opens = refusal(found[0], allow_private=True) is None
-            raise RefusedError(f"{reason}{' (network.allow_private)' if opens else ''}")
+            raise RefusedError(f"{found[0]} {reason}{' (network.allow_private)' if opens else ''}")
         return tuple(good[:_MOST_ADDRESSES])
 
     async def _pinned(self, host: str) -> tuple[IPAddress, ...]:

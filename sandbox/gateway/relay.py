@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.gateway import connect
 from sandbox.gateway.connect import ProxyError
+from sandbox.gateway.destinations import NOT_ALLOWED
 from sandbox.gateway.dialer import RefusedError, UnreachableError
 from sandbox.gateway.tally import CapExceededError
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _READ_SIZE: Final = 64 * 1024
-_NOT_ALLOWED: Final = "not among the function's destinations"
 _PROXY: Final = "proxy"
 # Before the next connection is taken, when a cap is reached or the process has no descriptor left:
 # a function that goes on and on costs little.
@@ -127,7 +127,7 @@ class Relay:
             destination = connect.parse_connect(header)
             route = self._policy.route(destination)
             if route is None:
-                raise ProxyError(HTTPStatus.FORBIDDEN, _NOT_ALLOWED, target=str(destination))
+                raise ProxyError(HTTPStatus.FORBIDDEN, NOT_ALLOWED, target=str(destination))
             try:
                 upstream = await self._dialer.dial(route)
             except RefusedError as refused:

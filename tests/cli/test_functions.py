@@ -97,10 +97,47 @@ def test_show_of_what_may_not_run_says_why(sandbox: Sandbox, project: Path) -> N
     assert "cannot be invoked here" in result.stderr
 
 
-def test_validate_is_silent_on_stdout_where_all_is_well(sandbox: Sandbox) -> None:
+def test_validate_shows_the_policy_of_each_function(sandbox: Sandbox) -> None:
     result = sandbox("validate")
     assert result.exit_code == 0
-    assert result.stdout == ""
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["NAME", "TIMEOUT", "MEMORY", "CPU", "PIDS", "/TMP", "RUNTIME_CLASS", "NETWORK"],
+        ["greet", "30s", "128mb", "1", "128", "64mb", "auto", "none"],
+        ["hello", "30s", "128mb", "1", "128", "64mb", "auto", "none"],
+    ]
+    assert "no problems" in result.stderr
+
+
+def test_a_destination_that_is_not_allowed_is_refused_with_its_line_and_the_setting(
+    sandbox: Sandbox, project: Path
+) -> None:
+    (project / "functions/hello/function.yaml").write_text(
+        "network:\n  - api.example.org:443\n  - db.example.org:5432\n"
+    )
+    (project / "sandbox.yaml").write_text("network:\n  allow: ['*.example.org:443']\n")
+    result = sandbox("validate")
+    assert result.exit_code == 2
+    assert "functions/hello/function.yaml:3: error: network: db.example.org:5432" in result.stderr
+    assert "network.allow" in result.stderr
+    assert "refused" in result.stdout
+
+
+def test_what_is_allowed_is_shown(sandbox: Sandbox, project: Path) -> None:
+    (project / "functions/hello/function.yaml").write_text("network: [API.example.org.:443]\n")
+    (project / "sandbox.yaml").write_text(
+        "network:\n  allow: ['*.example.org:443']\nalyx_url: http://10.0.0.7:8090\n"
+    )
+    document = json.loads(sandbox("validate", "--json").stdout)
+    assert document["valid"] is True
+    assert {item["name"]: item["network"]["destinations"] for item in document["functions"]} == {
+        "greet": [], "hello": ["api.example.org:443"]
+    }  # fmt: skip
+    shown = json.loads(sandbox("show", "hello", "--json").stdout)
+    assert shown["network"] == {
+        "destinations": ["api.example.org:443"], "alyx_url": "http://alyx.internal:8090"
+    }  # fmt: skip
+    assert "api.example.org:443" in sandbox("show", "hello").stdout
+    assert "alyx.internal:8090 (alyx_url)" in sandbox("show", "greet").stdout
 
 
 def test_validate_fails_like_a_compiler(sandbox: Sandbox, project: Path) -> None:

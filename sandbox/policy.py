@@ -66,10 +66,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The limits in force for one function. Seconds, bytes, cores.
-
-    `warm` containers are kept booted, and one may serve `reuse` invocations.
-    """
+    """The limits in force for one function. Seconds, bytes, cores."""
 
     timeout: float
     memory: int
@@ -78,8 +75,6 @@ class Policy:
     tmp: int
     open_files: int
     file_size: int
-    warm: int = 0
-    reuse: int = 1
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     notes: tuple[Note, ...] = ()
 
@@ -99,25 +94,23 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
     network = _network(function, settings)
     notes: list[Note] = []
 
-    def capped(name: str, asked: Any, ceiling: Any, show: Callable[[Any], str], by: str) -> Any:
+    def limit(name: str, show: Callable[[Any], str]) -> Any:
+        asked = getattr(manifest, name)
+        if asked is None:
+            asked = getattr(settings.defaults, name)
+        ceiling = getattr(settings.ceilings, name)
         if asked <= ceiling:
             return asked
         notes.append(
             Note(
                 name,
                 function.where(name),
-                f"{show(asked)} is over the operator's ceiling; {show(ceiling)} is used ({by})",
+                f"{show(asked)} is over the operator's ceiling; {show(ceiling)} is used "
+                f"(ceilings.{name})",
             )
         )
         return ceiling
 
-    def limit(name: str, show: Callable[[Any], str]) -> Any:
-        asked = getattr(manifest, name)
-        if asked is None:
-            asked = getattr(settings.defaults, name)
-        return capped(name, asked, getattr(settings.ceilings, name), show, f"ceilings.{name}")
-
-    warm = settings.pool.min_warm if manifest.warm is None else manifest.warm
     memory = max(limit("memory", format_size), SMALLEST_MEMORY)
     return Policy(
         timeout=limit("timeout", format_duration),
@@ -128,8 +121,6 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
         tmp=min(limit("tmp", format_size), memory),
         open_files=settings.limits.open_files,
         file_size=settings.limits.file_size,
-        warm=capped("warm", warm, settings.pool.max_warm, str, "pool.max_warm"),
-        reuse=limit("reuse", str),
         network=network,
         notes=tuple(notes),
     )

@@ -103,7 +103,7 @@ class Invocation:
         boot_deadline = self._booting_at + self._limits.boot
         while True:
             self._note_ready()
-            if self._collector.complete:
+            if self._collector.complete or self._collector.ended:
                 return
             deadline = self._deadline
             if self._ready_at is None:
@@ -120,7 +120,8 @@ class Invocation:
             self._on_log(entry)
 
     def _note_ready(self) -> None:
-        if self._ready_at is None and self._collector.ready:
+        waits = self.deployment.function.interface == "stdio" or self._collector.ready
+        if self._ready_at is None and waits:
             self._ready_at = time.monotonic()
 
     def _out_of_time(self) -> FunctionError:

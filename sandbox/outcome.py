@@ -17,7 +17,7 @@ from sandbox.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from sandbox.policy import Policy
-    from sandbox.protocol.report import ExitReport
+    from sandbox.protocol.report import Report
     from sandbox.settings import FixedLimits
 
 Phase = Literal["boot", "run"]
@@ -38,7 +38,7 @@ class Death:
 
 
 def death_from(
-    report: ExitReport | None, *, exit_code: int | None = None, oom_killed: bool = False
+    report: Report | None, *, exit_code: int | None = None, oom_killed: bool = False
 ) -> Death:
     """What is known of a death: init's report, or the engine's exit code (128 + signal)."""
     if report is not None:
@@ -129,7 +129,7 @@ def death_error(
 
 
 def limits_touched(
-    report: ExitReport | None, policy: Policy, error: FunctionError | None
+    report: Report | None, policy: Policy, error: FunctionError | None
 ) -> tuple[LimitHit, ...]:
     """Limits that were touched without ending the function, from init's report."""
     if report is None:

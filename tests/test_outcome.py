@@ -9,7 +9,7 @@ import pytest
 from sandbox.models import FunctionError
 from sandbox.outcome import Death, death_error, death_from, limits_touched, timeout_error
 from sandbox.policy import Policy
-from sandbox.protocol.report import ExitReport
+from sandbox.protocol.report import Report
 
 POLICY = Policy(timeout=30, memory=128 << 20, cpu=1, pids=64, tmp=1, open_files=1, file_size=1)
 INVALID = FunctionError(
@@ -17,9 +17,8 @@ INVALID = FunctionError(
 )
 
 
-def report(**seen: object) -> ExitReport:
-    fields = dict.fromkeys(ExitReport.__dataclass_fields__)
-    return ExitReport(**(fields | seen))  # type: ignore[arg-type]
+def report(**seen: object) -> Report:
+    return Report(**seen)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@
  * stderr, so whatever the function prints, by console.log or otherwise, goes to the logs.
  */
 import { Buffer } from "node:buffer";
-import { openSync, writeSync } from "node:fs";
-import { basename } from "node:path";
+import { openSync, readdirSync, rmSync, writeSync } from "node:fs";
+import { basename, join } from "node:path";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
 
@@ -55,6 +55,13 @@ const printed = [process.stdout, process.stderr];
 async function flush() {
   for (const stream of printed) {
     if (stream.writableLength > 0) await new Promise((done) => stream.write("", done));
+  }
+}
+
+/** Remove what an earlier request left in files: these are all that a function can write to. */
+function wipe() {
+  for (const directory of ["/tmp", "/dev/shm"]) {
+    for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true, force: true });
   }
 }
 
@@ -146,7 +153,11 @@ async function main(file) {
     process.exit(1);
   }
   send({ type: "ready" });
-  for await (const line of lines(process.stdin)) await serve(handler, JSON.parse(line));
+  let served = 0;
+  for await (const line of lines(process.stdin)) {
+    if (served++ > 0) wipe();
+    await serve(handler, JSON.parse(line));
+  }
   await flush();
   process.exit(0);
 }

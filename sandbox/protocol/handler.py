@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sandbox.models import FunctionError, JsonObject
     from sandbox.protocol.logs import Line
+    from sandbox.protocol.report import Marks
 
 _NO_RESPONSE: Final = "the handler ended before it answered"
 
@@ -32,13 +33,16 @@ _NO_RESPONSE: Final = "the handler ended before it answered"
 class HandlerCollector(Collector):
     """Collects what a handler's bootstrap says; the response is known as soon as its line is."""
 
-    def __init__(self, *, max_output: int, max_logs: int, now: Callable[[], str]) -> None:
-        super().__init__(max_output=max_output, max_logs=max_logs, now=now)
+    def __init__(
+        self, *, max_output: int, max_logs: int, now: Callable[[], str], marks: Marks | None = None
+    ) -> None:
+        super().__init__(max_output=max_output, max_logs=max_logs, now=now, marks=marks)
         # A log message may be longer than the output's cap, and the other way round.
         self._longest = max(max_output, max_logs)
         self._lines = Lines(self._longest)
         self._ready = False
         self._response: JsonObject | None = None
+        self._response_end = 0
         self._init_error: FunctionError | None = None
         self._spoiled: tuple[str, bytes] | None = None
         self._expected: str | None = None
@@ -53,13 +57,19 @@ class HandlerCollector(Collector):
 
     @property
     def ready(self) -> bool:
-        """Whether the handler has been imported."""
+        """Whether the handler has been imported, and waits for its request."""
         return self._ready
 
     @property
     def complete(self) -> bool:
         """Whether the response has come."""
         return self._response is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether a report has come behind the response, and so what was printed before it."""
+        behind = self.report is not None and self.report.stdout_bytes >= self._response_end
+        return (self.complete and behind) or self.ended
 
     @property
     def init_error(self) -> FunctionError | None:
@@ -99,6 +109,7 @@ class HandlerCollector(Collector):
             self._spoil("a response to another request", line.data)
         elif self._response is None:
             self._response = message
+            self._response_end = self._marks.stdout_bytes
             self.usage = _usage(message.get("usage"))
 
     def _spoil(self, reason: str, line: bytes) -> None:

@@ -1,13 +1,14 @@
-"""What the container's init reports: how the function ended and what it used.
+"""What the container's init says on stderr, between the function's own bytes.
 
-Init writes it as the very last line of stderr, after every process of the function is dead, so
-only what ends the stream counts; a line like it that the function prints is a log as others are.
+Each is a line that begins with the record separator and the container's nonce, which the function
+never sees: it can write no such line. A report comes behind whatever the function wrote to stdout,
+and a last one when every process of the function is dead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.protocol.json_values import JSONValueError, loads
 
@@ -15,73 +16,143 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MARK: Final = b"\x1e"  # ASCII's record separator
-_LONGEST: Final = 512
-# The largest value of each field. A report can be forged when init itself was killed.
+# How init is told the nonce.
+NONCE_VARIABLE: Final = "SANDBOX_NONCE"
+_LONGEST: Final = 8 * 1024
+# The largest value of each number.
 _MOST: Final[Mapping[str, int]] = {
     "exit_code": 255,
     "signal": 64,
+    "exec_errno": 4095,
     "cpu_ms": 2**53,
     "peak_memory_bytes": 2**63 - 1,
     "oom_kills": 2**63 - 1,
     "pids_denied": 2**63 - 1,
-    "exec_errno": 4095,
+    "tmp_bytes": 2**63 - 1,
+    "largest_file": 2**63 - 1,
+    "denied_more": 2**63 - 1,
+    "stdout_bytes": 2**63 - 1,
 }
+_FLAGS: Final = ("tmp_full", "shm_full")
+_NAMES: Final = "denied"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExitReport:
-    """How the function ended; None where init could not tell.
+class Report:
+    """What a container has used so far, and how it ended; None where init could not tell.
 
-    `oom_kills` counts kills by the memory limit, `pids_denied` processes refused by theirs, in
-    the whole container; `exec_errno` is set when the command could not be run at all.
+    `exit_code` or `signal` is set once its command has ended, and `exec_errno` if it could not be
+    run at all. `oom_kills` counts kills by the memory limit, `pids_denied` processes refused by
+    theirs, in the whole container. `tmp_bytes` are used in `/tmp`; `tmp_full` and `shm_full` tell
+    that nothing more fits; `largest_file` is the size of the largest one in `/tmp`. `denied` are
+    names that were looked up and that the function may not reach, and `denied_more` counts those
+    beyond the first few. `stdout_bytes` is what init has passed on before it wrote this.
     """
 
-    exit_code: int | None
-    signal: int | None
-    cpu_ms: float | None
-    peak_memory_bytes: int | None
-    oom_kills: int | None
-    pids_denied: int | None
-    exec_errno: int | None
+    exit_code: int | None = None
+    signal: int | None = None
+    exec_errno: int | None = None
+    cpu_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    oom_kills: int | None = None
+    pids_denied: int | None = None
+    tmp_bytes: int | None = None
+    tmp_full: bool | None = None
+    shm_full: bool | None = None
+    largest_file: int | None = None
+    denied: tuple[str, ...] = ()
+    denied_more: int = 0
+    stdout_bytes: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the command has ended."""
+        return self.exit_code is not None or self.signal is not None
 
 
-class ReportTail:
-    """Holds back the end of stderr that may be the report; the rest passes at once."""
+class Marks:
+    """Takes init's lines out of a container's stderr, cut anywhere, and keeps what they say."""
 
-    def __init__(self) -> None:
+    def __init__(self, nonce: str = "") -> None:
+        self._start = MARK + nonce.encode() + b"{"
         self._held = b""
+        # Whether init has announced that the command waits for its request.
+        self.ready = False
+        # The latest report.
+        self.report: Report | None = None
+        # How much of stdout has come; counted by whoever reads it.
+        self.stdout_bytes = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all has come that the latest report follows."""
+        return self.report is not None and self.report.stdout_bytes == self.stdout_bytes
 
     def feed(self, data: bytes) -> bytes:
-        """What of the stream so far is known to be no report, and was not returned before."""
+        """What of it the function itself wrote; the beginning of a mark is held back."""
         data = self._held + data
-        mark = data.rfind(MARK, max(len(data) - _LONGEST, 0))
-        end = mark if mark >= 0 else len(data)
-        self._held = data[end:]
-        return data[:end]
+        passed = []
+        at = 0
+        while (start := data.find(self._start, at)) >= 0:
+            passed.append(data[at:start])
+            end = data.find(b"\n", start)
+            if end < 0:
+                at = start
+                break
+            at = end + 1
+            if not self._take(data[start + len(self._start) - 1 : end]):
+                passed.append(data[start:at])
+        rest = data[at:]
+        held = len(rest) if start >= 0 else _overlap(rest, self._start)
+        if held > _LONGEST:
+            held = 0
+        self._held = rest[len(rest) - held :]
+        passed.append(rest[: len(rest) - held])
+        return b"".join(passed)
 
-    def finish(self) -> tuple[ExitReport | None, bytes]:
-        """At the end of the stream: the report, or None and what was held back."""
+    def finish(self) -> bytes:
+        """At the end of the stream: what was held back and is no mark."""
         held, self._held = self._held, b""
-        report = parse_report(held)
-        return report, b"" if report else held
+        return held
+
+    def _take(self, text: bytes) -> bool:
+        try:
+            document = loads(text)
+        except JSONValueError:
+            return False
+        if document == {"ready": True}:
+            self.ready = True
+            return True
+        report = parse_report(document)
+        if report is not None:
+            self.report = report
+        return report is not None
 
 
-def parse_report(line: bytes) -> ExitReport | None:
-    """The report in a line that begins with MARK, or None if it is none."""
-    if not line.startswith(MARK):
+def parse_report(document: Any) -> Report | None:
+    """The report that a JSON document holds, or None if it is none."""
+    if not isinstance(document, dict) or document.keys() != Report.__dataclass_fields__.keys():
         return None
-    try:
-        document = loads(line[len(MARK) :])
-    except JSONValueError:
-        return None
-    if not isinstance(document, dict) or document.keys() != _MOST.keys():
-        return None
-    for name, value in document.items():
+    for name, most in _MOST.items():
+        value = document[name]
         number = int | float if name == "cpu_ms" else int
         if value is not None and (
-            isinstance(value, bool)
-            or not isinstance(value, number)
-            or not 0 <= value <= _MOST[name]
+            isinstance(value, bool) or not isinstance(value, number) or not 0 <= value <= most
         ):
             return None
-    return ExitReport(**document)
+    if any(document[name] not in (None, True, False) for name in _FLAGS):
+        return None
+    names = document[_NAMES]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    if document["denied_more"] is None or document["stdout_bytes"] is None:
+        return None
+    return Report(**document | {_NAMES: tuple(names)})
+
+
+def _overlap(data: bytes, start: bytes) -> int:
+    """How many bytes at the end of `data` may be the beginning of `start`."""
+    return next(
+        (size for size in range(min(len(start) - 1, len(data)), 0, -1) if data.endswith(start[:size])),
+        0,
+    )

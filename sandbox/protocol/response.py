@@ -7,6 +7,9 @@ The first that matches wins:
 3. otherwise INVALID_RESPONSE, with the beginning of stdout and stderr in the details.
 
 An object with `error` and without `success` is a failure; one with neither is no response.
+A response is taken as soon as it is known: when stdout so far is one response object, with `output`
+or `error`, and the function has stopped writing for a moment (init's report tells that nothing is
+under way). What it would write later is not waited for.
 Bytes are kept up to the caps and no further. While bytes come, a cap that they go over is an
 exception, since the function is to be killed; what only turns out to be a log at the end, when
 the function has answered, is cut at the cap.
@@ -22,7 +25,7 @@ from sandbox.errors import Code
 from sandbox.models import FunctionError, dump_json
 from sandbox.protocol.json_values import JSONValueError, loads
 from sandbox.protocol.logs import MAX_LINE, LimitExceeded, Lines, Log, entry_from, text_of
-from sandbox.protocol.report import ReportTail
+from sandbox.protocol.report import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from sandbox.engine.base import Chunk
     from sandbox.models import JsonObject, LogEntry
     from sandbox.protocol.logs import Line
-    from sandbox.protocol.report import ExitReport
+    from sandbox.protocol.report import Report
 
 # How much of each stream an INVALID_RESPONSE shows.
 SHOWN: Final = 2 * 1024
@@ -59,31 +62,48 @@ class Usage:
 
 
 class Collector:
-    """What both interfaces share: logs, caps, and the report at the end of stderr.
+    """What both interfaces share: logs, caps, and what init says on stderr.
 
-    `max_output` and `max_logs` are in bytes; `now` gives the time stamps of the contract.
+    `max_output` and `max_logs` are in bytes; `now` gives the time stamps of the contract. `marks`
+    belong to the container; they are handed on where it serves several requests.
     """
 
-    def __init__(self, *, max_output: int, max_logs: int, now: Callable[[], str]) -> None:
+    def __init__(
+        self, *, max_output: int, max_logs: int, now: Callable[[], str], marks: Marks | None = None
+    ) -> None:
         self._max_output = max_output
         self._now = now
         self._log = Log(max_logs)
-        self._stderr_tail = ReportTail()
+        self._marks = marks or Marks()
         self._stderr_lines = Lines(MAX_LINE)
         self._stderr_head = b""
         self.output_bytes = 0
-        self.report: ExitReport | None = None
         self.usage: Usage | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether the function is known to have booted."""
-        return True
+        """Whether the function is known to have booted, and waits for its request."""
+        return self._marks.ready
 
     @property
     def complete(self) -> bool:
         """Whether the response is known before the end of the stream."""
         return False
+
+    @property
+    def settled(self) -> bool:
+        """Whether all has come that was written before the response, or the function has ended."""
+        return self.complete or self.ended
+
+    @property
+    def report(self) -> Report | None:
+        """Init's latest report."""
+        return self._marks.report
+
+    @property
+    def ended(self) -> bool:
+        """Whether the function has ended, and all that it wrote has come."""
+        return self._marks.whole and self.report is not None and self.report.ended
 
     @property
     def init_error(self) -> FunctionError | None:
@@ -108,16 +128,17 @@ class Collector:
         """
         before = len(self._log.entries)
         if chunk.stream == "stderr":
-            self._feed_stderr(self._stderr_tail.feed(chunk.data))
+            self._feed_stderr(self._marks.feed(chunk.data))
         else:
+            self._marks.stdout_bytes += len(chunk.data)
             self._feed_stdout(chunk.data)
+        self._look()
         return self._log.entries[before:]
 
     def finish(self) -> Parsed:
         """The outcome, from all that was fed; called once, at the end."""
-        self.report, rest = self._stderr_tail.finish()
         with contextlib.suppress(LimitExceeded):
-            self._feed_stderr(rest)
+            self._feed_stderr(self._marks.finish())
             self._add_lines(self._stderr_lines.finish())
         return self._parse()
 
@@ -134,6 +155,9 @@ class Collector:
 
     def _feed_stdout(self, data: bytes) -> None:
         raise NotImplementedError
+
+    def _look(self) -> None:
+        """Called after each chunk: time to see whether the response is there."""
 
     def _parse(self) -> Parsed:
         raise NotImplementedError
@@ -170,15 +194,35 @@ class Collector:
 
 
 class StdioCollector(Collector):
-    """Collects what a stdio function writes; the response is known when it has ended."""
+    """Collects what a stdio function writes; the response is all of stdout, or its last line."""
 
-    def __init__(self, *, max_output: int, max_logs: int, now: Callable[[], str]) -> None:
-        super().__init__(max_output=max_output, max_logs=max_logs, now=now)
+    def __init__(
+        self, *, max_output: int, max_logs: int, now: Callable[[], str], marks: Marks | None = None
+    ) -> None:
+        super().__init__(max_output=max_output, max_logs=max_logs, now=now, marks=marks)
         self._stdout = bytearray()
+        self._complete = False
+        self._looked_at = 0
 
     def _feed_stdout(self, data: bytes) -> None:
         self._stdout += data[: max(self._max_output - self.output_bytes, 0)]
         self._count_output(len(data))
+
+    def _look(self) -> None:
+        # Parsing again only what has doubled bounds the work, however the bytes come.
+        if not self._marks.whole or len(self._stdout) < 2 * self._looked_at or not self._stdout:
+            return
+        self._looked_at = len(self._stdout)
+        if self._stdout.endswith((b"}", b"}\n")):
+            document, _ = _object(bytes(self._stdout))
+            self._complete = document is not None and (
+                not _why_no_response(document) and ("output" in document or "error" in document)
+            )
+
+    @property
+    def complete(self) -> bool:
+        """Whether stdout so far is a response, and nothing more is under way."""
+        return self._complete
 
     @property
     def answered(self) -> bool:

@@ -12,20 +12,29 @@ from hypothesis import strategies as st
 from sandbox.engine.base import Chunk
 from sandbox.models import FunctionResponse, dump_json
 from sandbox.protocol.logs import MAX_LINE, MIN_ENTRY, LimitExceeded
+from sandbox.protocol.report import Marks
 from sandbox.protocol.response import Parsed, StdioCollector
 from tests.protocol.test_json_values import json_values
 
 NOW = "2026-01-24T10:30:00Z"
 REST_CUT = "… (the rest of the logs was cut)"
+NONCE = "c0ffee"
 REPORT = (
-    b'\x1e{"exit_code":0,"signal":null,"cpu_ms":1.5,"peak_memory_bytes":4096,'
-    b'"oom_kills":0,"pids_denied":0,"exec_errno":null}\n'
+    b'\x1ec0ffee{"exit_code":0,"signal":null,"exec_errno":null,"cpu_ms":1.5,'
+    b'"peak_memory_bytes":4096,"oom_kills":0,"pids_denied":0,"tmp_bytes":0,"tmp_full":false,'
+    b'"shm_full":null,"largest_file":null,"denied":[],"denied_more":0,"stdout_bytes":0}\n'
 )
+
+
+def report(**fields: object) -> bytes:
+    """Init's line with these fields; without an exit code, the function still runs."""
+    document = json.loads(REPORT.removeprefix(b"\x1ec0ffee")) | fields
+    return b"\x1ec0ffee" + json.dumps(document).encode() + b"\n"
 
 
 def collector(**caps: int) -> StdioCollector:
     caps = {"max_output": 1 << 20, "max_logs": 1 << 16} | caps
-    return StdioCollector(**caps, now=lambda: NOW)
+    return StdioCollector(**caps, now=lambda: NOW, marks=Marks(NONCE))
 
 
 def parse(stdout: bytes, stderr: bytes = b"", *, cut: int | None = None) -> Parsed:
@@ -358,9 +367,13 @@ def test_a_line_with_a_record_separator_in_it_stays_one_line() -> None:
         (b"4096", b"9" * 30),
         (b'"exec_errno":null', b'"exec_errno":1e3'),
         (b'"exec_errno":null', b'"exec_errno":2147483648'),
+        (b'"tmp_full":false', b'"tmp_full":"no"'),
+        (b'"denied":[]', b'"denied":[1]'),
+        (b'"denied_more":0', b'"denied_more":null'),
+        (b'"stdout_bytes":0', b'"stdout_bytes":-1'),
     ],
 )
-def test_a_forged_report_with_numbers_that_cannot_be_is_a_log(change: tuple[bytes, bytes]) -> None:
+def test_a_report_with_values_that_cannot_be_is_a_log(change: tuple[bytes, bytes]) -> None:
     collecting = collector()
     collecting.feed(Chunk("stderr", REPORT.replace(*change)))
     assert len(collecting.finish().logs) == 1
@@ -368,15 +381,16 @@ def test_a_forged_report_with_numbers_that_cannot_be_is_a_log(change: tuple[byte
 
 
 def test_a_report_that_the_function_forges_is_a_log() -> None:
-    forged = REPORT.replace(b"4096", b"1")
+    forged = REPORT.replace(NONCE.encode(), b"c0ffef")
     collecting = collector()
-    collecting.feed(Chunk("stderr", forged + b"more\n" + REPORT))
+    collecting.feed(Chunk("stderr", REPORT + forged + forged.replace(b"c0ffef", b"")))
     assert len(collecting.finish().logs) == 2
     assert collecting.report.peak_memory_bytes == 4096
 
 
 @pytest.mark.parametrize(
-    "line", [b"\x1e{}\n", b"\x1enonsense\n", b'\x1e{"exit_code": true}\n', b"\x1e"]
+    "line",
+    [b"\x1e{}\n", b"\x1ec0ffee{}\n", b'\x1ec0ffee{"exit_code": true}\n', b"\x1ec0ffee", b"\x1e"],
 )
 def test_what_only_looks_like_a_report_is_a_log(line: bytes) -> None:
     collecting = collector()
@@ -385,10 +399,49 @@ def test_what_only_looks_like_a_report_is_a_log(line: bytes) -> None:
     assert collecting.report is None
 
 
-def test_a_response_that_has_come_is_known_before_the_end() -> None:
+def test_a_response_is_complete_once_nothing_more_is_under_way() -> None:
+    collecting = collector()
+    response = b'{"success": true, "output": 1}\n'
+    collecting.feed(Chunk("stdout", response))
+    assert not collecting.complete  # more may come
+    collecting.feed(Chunk("stderr", report(exit_code=None, stdout_bytes=len(response) + 1)))
+    assert not collecting.complete  # more has been written
+    collecting.feed(Chunk("stderr", report(exit_code=None, stdout_bytes=len(response))))
+    assert collecting.complete
+    assert not collecting.ended
+
+
+@pytest.mark.parametrize("text", [b'{"success": true}\n', b'{"level": "info"}\n', b"[1]\n", b"{}"])
+def test_what_may_be_a_log_is_no_response_before_the_end(text: bytes) -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stdout", text))
+    collecting.feed(Chunk("stderr", report(exit_code=None, stdout_bytes=len(text))))
+    assert not collecting.complete
+    collecting.feed(Chunk("stderr", report(stdout_bytes=len(text))))
+    assert collecting.ended
+
+
+def test_the_end_is_known_when_all_of_stdout_has_come() -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stderr", report(stdout_bytes=3)))
+    assert not collecting.ended
+    collecting.feed(Chunk("stdout", b"abc"))
+    assert collecting.ended
+
+
+def test_init_announces_that_the_function_waits() -> None:
+    collecting = collector()
+    collecting.feed(Chunk("stderr", b'\x1e{"ready":true}\n'))
+    assert not collecting.ready  # the function's own
+    collecting.feed(Chunk("stderr", b'log\x1ec0ffee{"ready":tr'))
+    collecting.feed(Chunk("stderr", b"ue}\n"))
+    assert collecting.ready
+    assert [entry.message for entry in collecting.finish().logs] == ['\x1e{"ready":true}', "log"]
+
+
+def test_a_response_that_has_come_though_the_function_goes_on_is_noticed() -> None:
     collecting = collector()
     collecting.feed(Chunk("stdout", b'{"success": true'))
     assert not collecting.answered
     collecting.feed(Chunk("stdout", b"}\n"))
     assert collecting.answered
-    assert not collecting.complete  # more may come

@@ -341,6 +341,17 @@ def host_status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def cgroup_directory(pid: int, controller: str) -> Path:
+    """Where the host keeps a process's cgroup, in either version."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return Path("/sys/fs/cgroup", controller, path.lstrip("/"))
+        if controllers == "":
+            unified = Path("/sys/fs/cgroup", path.lstrip("/"))
+    return unified
+
+
 def inspect(container: str) -> dict[str, Any]:
     """What the engine says of a container."""
     (state,) = json.loads(docker("inspect", container))

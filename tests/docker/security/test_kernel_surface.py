@@ -18,6 +18,7 @@ from sandbox.discovery import function_from_path
 from sandbox.policy import FIRST_UID, UID_COUNT
 from tests.docker.security.conftest import (
     UNDEFENDED,
+    cgroup_directory,
     control,
     host_status,
     inspect,
@@ -247,29 +248,23 @@ def test_the_host_sees_the_same_as_is_promised(arena: Arena) -> None:
     assert "docker.sock" not in json.dumps(facts["config"]["Mounts"])
 
 
-def cgroup_files(pid: int) -> dict[str, float | None]:
+def cgroup_files(pid: int) -> dict[str, float]:
     """The limits in force for a process: bytes, processes, cores."""
-    root = Path("/sys/fs/cgroup")
-    places: dict[str, str] = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        places |= dict.fromkeys(controllers.split(","), path)
 
     def read(controller: str, v1: str, v2: str) -> str:
-        if controller in places:
-            return (root / controller / places[controller].lstrip("/") / v1).read_text().strip()
-        return (root / places[""].lstrip("/") / v2).read_text().strip()
+        place = cgroup_directory(pid, controller)
+        return next(place / name for name in (v1, v2) if (place / name).exists()).read_text()
 
-    if "cpu" in places:
-        quota = int(read("cpu", "cpu.cfs_quota_us", "")) / int(read("cpu", "cpu.cfs_period_us", ""))
+    if (cgroup_directory(pid, "cpu") / "cpu.max").exists():
+        quota, period = read("cpu", "cpu.max", "cpu.max").split()
     else:
-        used, period = read("cpu", "", "cpu.max").split()
-        quota = int(used) / int(period)
+        quota = read("cpu", "cpu.cfs_quota_us", "")
+        period = read("cpu", "cpu.cfs_period_us", "")
     return {
         "memory": int(read("memory", "memory.limit_in_bytes", "memory.max")),
         "swap": int(read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")),
         "pids": int(read("pids", "pids.max", "pids.max")),
-        "cpu": quota,
+        "cpu": int(quota) / int(period),
     }
 
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sandbox.gateway import connect
 from sandbox.gateway.connect import ProxyError
@@ -20,7 +20,7 @@ from sandbox.gateway.dialer import RefusedError, UnreachableError
 from sandbox.gateway.tally import CapExceededError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable
 
     from sandbox.gateway.destinations import NetworkPolicy, Route
     from sandbox.gateway.dialer import Dialer
@@ -56,44 +56,62 @@ class Relay:
         self._header_timeout = header_timeout
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        for listening, route in sockets:
-            self._spawn(self._accept(listening, route), listening.close)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> None:
-        """A task, and what follows its end even if it was cancelled before it began."""
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: at_end())
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._sockets = dict(sockets)
+        for listening in self._sockets:
+            self._listen(listening)
 
     async def close(self) -> None:
-        """End every connection at once."""
+        """End every connection at once, and the listening sockets."""
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+            listening.close()
+        for pause in self._pauses.values():
+            pause.cancel()
         self._dialer.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, listening: socket.socket, route: Route | None) -> None:
-        while True:
-            pause = 0.0
-            try:
-                client, _ = await self._loop.sock_accept(listening)
-            except OSError as error:
-                log.warning("the gateway cannot take a connection: %s", error)
-                pause = _PAUSE
-            else:
-                tally = self._tally()
-                try:
-                    tally.connect()
-                except CapExceededError as exceeded:
-                    tally.deny(_PROXY if route is None else str(route.destination), str(exceeded))
-                    client.close()
-                    pause = _PAUSE
-                else:
-                    self._spawn(self._serve(client, route, tally), _both(client, tally))
-            # Where connections come faster than this, others have their turn too.
-            await asyncio.sleep(pause)
+    def _listen(self, listening: socket.socket) -> None:
+        self._pauses.pop(listening, None)
+        self._loop.add_reader(listening, self._take, listening)
+
+    def _pause(self, listening: socket.socket) -> None:
+        """Take no connection there for a while."""
+        self._loop.remove_reader(listening)
+        self._pauses[listening] = self._loop.call_later(_PAUSE, self._listen, listening)
+
+    def _take(self, listening: socket.socket) -> None:
+        """Take one connection: between any two, others have their turn."""
+        route, tally = self._sockets[listening], self._tally()
+        try:
+            client, _ = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.warning("the gateway cannot take a connection: %s", error)
+            self._pause(listening)
+            return
+        try:
+            tally.connect()
+        except CapExceededError as exceeded:
+            tally.deny(_PROXY if route is None else str(route.destination), str(exceeded))
+            client.close()
+            self._pause(listening)
+            return
+        client.setblocking(False)
+        task = self._loop.create_task(self._serve(client, route, tally))
+        self._tasks.add(task)
+
+        # Not in the task, which may be cancelled before it begins.
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            client.close()
+            tally.disconnect()
+
+        task.add_done_callback(ended)
 
     async def _serve(self, client: socket.socket, route: Route | None, tally: Tally) -> None:
         """One connection, from its first byte to its last."""
@@ -211,11 +229,3 @@ class Relay:
             # Reading and writing return at once where they can: others have their turn too.
             await asyncio.sleep(0)
         sink.shutdown(socket.SHUT_WR)
-
-
-def _both(client: socket.socket, tally: Tally) -> Callable[[], None]:
-    def end() -> None:
-        client.close()
-        tally.disconnect()
-
-    return end

@@ -66,7 +66,10 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The limits in force for one function. Seconds, bytes, cores."""
+    """The limits in force for one function. Seconds, bytes, cores.
+
+    `warm` containers are kept booted, and one may serve `reuse` invocations.
+    """
 
     timeout: float
     memory: int
@@ -75,6 +78,8 @@ class Policy:
     tmp: int
     open_files: int
     file_size: int
+    warm: int = 0
+    reuse: int = 1
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     notes: tuple[Note, ...] = ()
 
@@ -94,23 +99,25 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
     network = _network(function, settings)
     notes: list[Note] = []
 
-    def limit(name: str, show: Callable[[Any], str]) -> Any:
-        asked = getattr(manifest, name)
-        if asked is None:
-            asked = getattr(settings.defaults, name)
-        ceiling = getattr(settings.ceilings, name)
+    def capped(name: str, asked: Any, ceiling: Any, show: Callable[[Any], str], by: str) -> Any:
         if asked <= ceiling:
             return asked
         notes.append(
             Note(
                 name,
                 function.where(name),
-                f"{show(asked)} is over the operator's ceiling; {show(ceiling)} is used "
-                f"(ceilings.{name})",
+                f"{show(asked)} is over the operator's ceiling; {show(ceiling)} is used ({by})",
             )
         )
         return ceiling
 
+    def limit(name: str, show: Callable[[Any], str]) -> Any:
+        asked = getattr(manifest, name)
+        if asked is None:
+            asked = getattr(settings.defaults, name)
+        return capped(name, asked, getattr(settings.ceilings, name), show, f"ceilings.{name}")
+
+    warm = settings.pool.min_warm if manifest.warm is None else manifest.warm
     memory = max(limit("memory", format_size), SMALLEST_MEMORY)
     return Policy(
         timeout=limit("timeout", format_duration),
@@ -121,6 +128,8 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
         tmp=min(limit("tmp", format_size), memory),
         open_files=settings.limits.open_files,
         file_size=settings.limits.file_size,
+        warm=capped("warm", warm, settings.pool.max_warm, str, "pool.max_warm"),
+        reuse=limit("reuse", str),
         network=network,
         notes=tuple(notes),
     )

@@ -84,6 +84,11 @@ class Ceilings(ResourceLimits):
         default=512, description="Processes and threads."
     )
     tmp: Size = Field(default=512 * MIB, description="Size of `/tmp`, counted against memory.")
+    reuse: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1,
+        description="Invocations that one container may serve; above 1, one can leave "
+        "something behind for the next.",
+    )
 
 
 class FixedLimits(_Settings):
@@ -147,6 +152,45 @@ class NetworkSettings(_Settings):
         return self
 
 
+class PoolSettings(_Settings):
+    """Containers that are booted before they are asked; docs/pool.md says how many."""
+
+    enabled: bool = Field(default=True, description="Whether containers are booted ahead at all.")
+    containers: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=64, description="All containers at once, booted ahead or serving."
+    )
+    memory: Size = Field(
+        default=4096 * MIB,
+        description="Memory limits, in sum, of the containers that nobody waits for.",
+    )
+    starts: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="Containers that boot ahead at once; else half the processors of this machine.",
+    )
+    idle: Duration = Field(
+        default=600.0,
+        description="A container of 128 MiB is kept booted while a request is expected within "
+        "this time, one of twice the memory half as long.",
+    )
+    min_warm: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0, description="Containers always kept booted of a function that asks for nothing."
+    )
+    max_warm: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=16, description="The most containers of one function kept booted, whatever it asks."
+    )
+
+
+class QueueSettings(_Settings):
+    """Invocations that wait for a container. One more than this is refused at once."""
+
+    length: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=256, description="Invocations that may wait, of all functions."
+    )
+    per_function: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        default=64, description="Invocations that may wait, of one function."
+    )
+
+
 class BuildSettings(_Settings):
     """Containers that compile or build functions."""
 
@@ -205,6 +249,8 @@ class Settings(_Settings):
     )
     ceilings: Ceilings = Field(default=Ceilings(), description="The most that a manifest gets.")
     limits: FixedLimits = FixedLimits()
+    pool: PoolSettings = PoolSettings()
+    queue: QueueSettings = QueueSettings()
     build: BuildSettings = BuildSettings()
     images: ImageSettings = ImageSettings()
     network: NetworkSettings = NetworkSettings()

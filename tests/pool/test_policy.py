@@ -1,0 +1,47 @@
+"""`warm` and `reuse` of a manifest under the operator's settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox.discovery import discover
+from sandbox.policy import Policy, effective_policy
+from sandbox.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def policy(tmp_path: Path, manifest: str, **settings: object) -> Policy:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "index.py").touch()
+    (tmp_path / "f" / "function.yaml").write_text(manifest)
+    [function] = discover(tmp_path).functions
+    return effective_policy(function, Settings.model_validate(settings))
+
+
+@pytest.mark.parametrize(("manifest", "warm"), [("", 1), ("warm: 0", 0), ("warm: 2", 2)])
+def test_warm_is_what_is_asked_for_else_the_operators(
+    tmp_path: Path, manifest: str, warm: int
+) -> None:
+    got = policy(tmp_path, manifest, pool={"min_warm": 1})
+    assert (got.warm, got.notes) == (warm, ())
+
+
+def test_warm_has_a_ceiling(tmp_path: Path) -> None:
+    got = policy(tmp_path, "warm: 9", pool={"max_warm": 3})
+    assert got.warm == 3
+    assert ["pool.max_warm" in str(note) for note in got.notes] == [True]
+
+
+def test_reuse_is_the_operators_to_allow(tmp_path: Path) -> None:
+    got = policy(tmp_path, "reuse: 9")
+    assert got.reuse == 1
+    assert ["ceilings.reuse" in str(note) for note in got.notes] == [True]
+
+
+def test_reuse_that_is_allowed_is_given(tmp_path: Path) -> None:
+    got = policy(tmp_path, "reuse: 9", ceilings={"reuse": 100})
+    assert (got.reuse, got.notes) == (9, ())

@@ -1,13 +1,20 @@
-"""`sandbox invoke` and `sandbox run`."""
+"""`sandbox invoke` and `sandbox run`.
+
+Where a process serves the same functions with the same settings, such as `sandbox watch`, an
+invocation goes through its socket, and next to nothing is imported here. What is printed is the
+same either way: both print response documents.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sandbox.errors import ExitCode, InvalidManifestError
+from sandbox.errors import ExitCode, InvalidManifestError, InvalidRequestError
 
 from .options import Common, RequestOptions, common_options, complete_function, request_options
 from .output import print_json_text, print_log, print_response
@@ -15,27 +22,43 @@ from .output import print_json_text, print_log, print_response
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandbox.models import FunctionResponse, LogEntry
+    from sandbox.local.client import Connection
+    from sandbox.models import LogEntry
 
 
 @click.command
 @click.argument("name", shell_complete=complete_function)
 @request_options
+@click.option("--local", is_flag=True, help="Run it in this process, even if `watch` runs.")
 @common_options
-def invoke(common: Common, options: RequestOptions, name: str) -> None:
+def invoke(common: Common, options: RequestOptions, name: str, local: bool) -> None:
     """Invoke a function.
 
     Its logs go to stderr as they come, then its output to stdout. Exits with 1 if it failed.
-    """
-    from sandbox.facade import Sandbox  # noqa: PLC0415 - not needed for help
 
-    from .request import read_request  # noqa: PLC0415 - the same
+    Where `sandbox watch` runs for the same functions and settings, it is that process that
+    invokes: without the time that a start takes.
+    """
+    from .request import read_request  # noqa: PLC0415 - not needed for help
+
+    request = None
+    served = None if local else _connect(common)
+    if served is not None:
+        with served:
+            request = read_request(options, max_bytes=served.max_request)
+            text = _invoke_through(served, common, name, request)
+        if text is not None:
+            _finish(common, text)
+            return
+
+    from sandbox.facade import Sandbox  # noqa: PLC0415 - not needed where a process serves
 
     settings = common.settings()
-    request = read_request(options, max_bytes=settings.limits.request)
+    request = request or read_request(options, max_bytes=settings.limits.request)
+    arguments = _checked(request)
     with Sandbox(common.functions, settings=settings) as sandbox:
-        response = sandbox.invoke(name, **request, on_log=_log_printer(common))
-        _finish(common, response)
+        response = sandbox.invoke(name, **arguments, on_log=_log_printer(common))
+        _finish(common, response.to_json())
 
 
 @click.command
@@ -53,7 +76,7 @@ def run(common: Common, options: RequestOptions, path: Path) -> None:
     from .request import read_request  # noqa: PLC0415 - the same
 
     settings = common.settings()
-    request = read_request(options, max_bytes=settings.limits.request)
+    arguments = _checked(read_request(options, max_bytes=settings.limits.request))
     function, problems = function_from_path(path)
     if function is None:
         raise InvalidManifestError(
@@ -61,20 +84,72 @@ def run(common: Common, options: RequestOptions, path: Path) -> None:
             details={"problems": [str(problem) for problem in problems]},
         )
     with Sandbox(function.source, settings=settings) as sandbox:
-        response = sandbox.run(function, **request, on_log=_log_printer(common))
-        _finish(common, response)
+        response = sandbox.run(function, **arguments, on_log=_log_printer(common))
+        _finish(common, response.to_json())
+
+
+def _connect(common: Common) -> Connection | None:
+    """A connection to the process that serves these functions; None if there is none."""
+    from sandbox.local.address import find_address  # noqa: PLC0415 - not needed for help
+
+    address = find_address(common.functions, common.settings_file, os.environ)
+    if not address.socket.exists():
+        return None
+
+    from sandbox.local.client import connect  # noqa: PLC0415 - not needed without a socket
+
+    return connect(address)
+
+
+def _invoke_through(
+    served: Connection, common: Common, name: str, request: dict[str, Any]
+) -> str | None:
+    """The response document, as text; None if the other process has not taken the request."""
+    from sandbox.local.client import NotTakenError  # noqa: PLC0415 - not needed without a socket
+    from sandbox.local.messages import Invoke  # noqa: PLC0415 - the same
+
+    from .request import auth_refused  # noqa: PLC0415 - not needed for help
+
+    def on_log(entry: dict[str, Any]) -> None:
+        if not common.json:
+            print_log(entry)
+
+    try:
+        return served.invoke(Invoke(name=name, **request), on_log=on_log)
+    except NotTakenError:
+        return None
+    except InvalidRequestError as error:
+        raise (auth_refused(error) if error.message.startswith("auth.") else error) from None
+
+
+def _checked(request: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `Sandbox.invoke`, checked before anything is started."""
+    from sandbox.models import FileUpload  # noqa: PLC0415 - brings pydantic
+    from sandbox.protocol.request import parse_auth  # noqa: PLC0415 - the same
+
+    from .request import auth_refused  # noqa: PLC0415 - not needed for help
+
+    try:
+        auth = None if request["auth"] is None else parse_auth(request["auth"])
+    except InvalidRequestError as error:
+        raise auth_refused(error) from None
+    return request | {
+        "auth": auth,
+        "files": [FileUpload.model_validate(file) for file in request["files"]],
+    }
 
 
 def _log_printer(common: Common) -> Callable[[LogEntry], None] | None:
     """Logs go to stderr as they come; with `--json` they are in the document."""
-    return None if common.json else print_log
+    return None if common.json else lambda entry: print_log(entry.to_dict())
 
 
-def _finish(common: Common, response: FunctionResponse) -> None:
-    """Print the response at once: its container is removed behind it."""
+def _finish(common: Common, text: str) -> None:
+    """Print the response document at once: its container is removed behind it."""
+    response = json.loads(text)
     if common.json:
-        print_json_text(response.to_json())
+        print_json_text(text)
     else:
         print_response(response)
-    if not response.success:
+    if not response["success"]:
         click.get_current_context().exit(ExitCode.FUNCTION_FAILED)

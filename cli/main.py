@@ -33,6 +33,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "list": (".functions", "list_functions", "List the functions."),
     "show": (".functions", "show", "Show a function: its manifest and the limits in force."),
     "validate": (".functions", "validate", "Check functions against manifest rules and settings."),
+    "new": (".new", "new", "Create a function to begin with."),
+    "watch": (".watch", "watch", "Reload functions as they change; serve `sandbox invoke`."),
     "images": (".images", "images", "Build, list and remove the runtimes' images."),
     "doctor": (".doctor", "doctor", "Check that this machine can run functions safely."),
     "completion": (".completion", "completion", "Print the shell's completion script."),

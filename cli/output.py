@@ -19,7 +19,6 @@ from sandbox.units import format_duration, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sandbox.models import FunctionResponse, LogEntry
     from sandbox.problems import Problem
 
 # Control characters (C0 but tab and newline, DEL, C1), lone surrogates, and what reorders or
@@ -80,12 +79,12 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
         click.echo(f"{label}  {value.replace(chr(10), chr(10) + ' ' * (width + 2))}")
 
 
-def print_log(entry: LogEntry) -> None:
-    """One log entry on stderr: level, message, data."""
-    level = click.style(f"{entry.level:<5}", fg=_LEVEL_COLOURS[entry.level])
+def print_log(entry: Mapping[str, Any]) -> None:
+    """One log entry, as its document, on stderr: level, message, data."""
+    level = click.style(f"{entry['level']:<5}", fg=_LEVEL_COLOURS[entry["level"]])
     # Indented, so that no line of a function's log can pass for one of ours.
-    message = printable(entry.message).replace("\n", "\n        ")
-    data = f"  {dump(entry.data)}" if entry.data else ""
+    message = printable(entry["message"]).replace("\n", "\n        ")
+    data = f"  {dump(entry['data'])}" if entry["data"] else ""
     click.echo(f"  {level} {message}{click.style(data, dim=True)}", err=True)
 
 
@@ -145,33 +144,33 @@ def describe_limit(setting: str, limit: object, observed: object) -> str:
     )
 
 
-def print_response(response: FunctionResponse) -> None:
-    """The outcome for people: output on stdout; error and one line of figures on stderr."""
-    if response.error is None:
-        click.echo(dump(response.output, indent=2))
+def print_response(response: Mapping[str, Any]) -> None:
+    """A response document for people: output on stdout; error and a line of figures on stderr."""
+    error = response.get("error")
+    if error is None:
+        click.echo(dump(response["output"], indent=2))
     else:
-        error = response.error
-        print_error(error.code, error.message, details=error.details)
-    for hit in response.stats.limits_hit:
-        print_warning(describe_limit(hit.setting, hit.limit, hit.observed))
+        print_error(error["code"], error["message"], details=error["details"])
+    for hit in response["stats"]["limits_hit"]:
+        print_warning(describe_limit(hit["setting"], hit["limit"], hit["observed"]))
     click.echo(_figures(response), err=True)
 
 
-def _figures(response: FunctionResponse) -> str:
+def _figures(response: Mapping[str, Any]) -> str:
     """`succeeded in 41 ms · cold · 12mb · crun · version 3f2a9c1b0d4e`."""
-    stats = response.stats
+    stats = response["stats"]
     outcome = (
         click.style("succeeded", fg="green", bold=True)
-        if response.success
+        if response["success"]
         else click.style("failed", fg="red", bold=True)
     )
-    figures = [f"in {response.duration_ms:.0f} ms", "cold" if stats.cold else "warm"]
-    if stats.peak_memory_bytes is not None:
-        figures.append(format_size(stats.peak_memory_bytes))
-    if stats.runtime_class is not None:
-        figures.append(stats.runtime_class)
-    if stats.version is not None:
-        figures.append(f"version {short_digest(stats.version)}")
+    figures = [f"in {response['duration_ms']:.0f} ms", "cold" if stats["cold"] else "warm"]
+    if stats["peak_memory_bytes"] is not None:
+        figures.append(format_size(stats["peak_memory_bytes"]))
+    if stats["runtime_class"] is not None:
+        figures.append(stats["runtime_class"])
+    if stats["version"] is not None:
+        figures.append(f"version {short_digest(stats['version'])}")
     return f"{outcome} {click.style(' · '.join(figures), dim=True)}"
 
 

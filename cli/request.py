@@ -1,8 +1,11 @@
-"""What the options of `invoke` and `run` say, read and checked: the arguments of an invocation."""
+"""What the options of `invoke` and `run` say, read: the arguments of an invocation.
+
+Light: where a process serves already, the command line imports little more than this.
+"""
 
 from __future__ import annotations
 
-import mimetypes
+import base64
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sandbox.errors import InvalidRequestError
-from sandbox.protocol.request import file_upload, parse_auth, parse_input
+from sandbox.protocol.input import parse_input
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from sandbox.models import AuthContext, FileUpload, JsonObject
-
     from .options import RequestOptions
 
 
-def read_request(options: RequestOptions, *, max_bytes: int) -> dict[str, Any]:
-    """The arguments of `Sandbox.invoke`.
+JsonObject = dict[str, Any]
+
+
+def read_request(options: RequestOptions, *, max_bytes: int) -> JsonObject:
+    """The arguments of an invocation as JSON values; `auth` and `files` are not checked yet.
 
     Raises:
         InvalidRequestError: the input or the caller is no JSON object, or something is too large.
@@ -36,6 +40,12 @@ def read_request(options: RequestOptions, *, max_bytes: int) -> dict[str, Any]:
     }
 
 
+def auth_refused(error: InvalidRequestError) -> InvalidRequestError:
+    """The error of a caller's identity, named by the option that it came from."""
+    message = error.message.removeprefix("auth.")
+    return InvalidRequestError(f"--auth: {message}", hint=error.hint)
+
+
 def _read_input(data: str | None, max_bytes: int) -> JsonObject:
     """The input from the command line, from `@FILE`, or from stdin for `-`."""
     if data is None:
@@ -47,23 +57,27 @@ def _read_input(data: str | None, max_bytes: int) -> JsonObject:
     return parse_input(data)
 
 
-def _parse_auth(text: str | None) -> AuthContext | None:
+def _parse_auth(text: str | None) -> JsonObject | None:
     if text is None:
         return None
     try:
-        return parse_auth(parse_input(text))
+        return parse_input(text)
     except InvalidRequestError as error:
-        message = error.message.removeprefix("auth.")
-        raise InvalidRequestError(f"--auth: {message}", hint=error.hint) from None
+        raise auth_refused(error) from None
 
 
-def _read_upload(field: str, path: Path, max_bytes: int) -> FileUpload:
-    return file_upload(
-        name=field,
-        filename=path.name,
-        content_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
-        content=_read_file(path, max_bytes),
-    )
+def _read_upload(field: str, path: Path, max_bytes: int) -> JsonObject:
+    """The fields of a `FileUpload`."""
+    import mimetypes  # noqa: PLC0415 - few invocations upload files
+
+    content = _read_file(path, max_bytes)
+    return {
+        "name": field,
+        "filename": path.name,
+        "content_type": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+        "size": len(content),
+        "data": base64.b64encode(content).decode("ascii"),
+    }
 
 
 def _read_file(path: Path, max_bytes: int) -> bytes:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from sandbox.errors import InvalidRequestError
 from sandbox.models import AuthContext, FileUpload
-from sandbox.protocol.json_values import MAX_DEPTH, JSONValueError, exceeds_depth, loads
+from sandbox.protocol.input import parse_input
+from sandbox.protocol.json_values import MAX_DEPTH, exceeds_depth
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
@@ -19,25 +20,7 @@ if TYPE_CHECKING:
 
     from sandbox.models import FunctionRequest, JsonObject
 
-
-def parse_input(data: str | bytes) -> JsonObject:
-    """The input object in what a caller sent.
-
-    Raises:
-        InvalidRequestError: it is not one JSON object; says what is wrong, and where.
-    """
-    try:
-        # A text from the command line has surrogates where its bytes were no UTF-8; those are
-        # then invalid here too. Escaped ones, `\ud800`, are JSON and pass.
-        value = loads(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
-    except JSONValueError as error:
-        raise InvalidRequestError(f"the input is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidRequestError(
-            f"the input is {_kind(value)}, and has to be an object",
-            hint='put it into one, such as {"value": …}',
-        )
-    return value
+__all__ = ["encode_request", "file_upload", "parse_auth", "parse_input"]
 
 
 def parse_auth(auth: AuthContext | Mapping[str, Any]) -> AuthContext:
@@ -121,8 +104,3 @@ def _unwritable(document: JsonObject) -> str:
         elif not isinstance(value, str | int | None):
             return f"{place} is of type {type(value).__name__}"
     return ""
-
-
-def _kind(value: Any) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -42,7 +42,7 @@ def test_what_moves_a_cursor_or_reorders_text_is_escaped(text: str) -> None:
 
 
 def test_further_lines_of_a_log_entry_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
-    print_log(LogEntry(level="warn", message="first\nerror: FAKE: second", data={"n": 1}))
+    print_log(LogEntry(level="warn", message="first\nerror: FAKE: second", data={"n": 1}).to_dict())
     out, err = capsys.readouterr()
     assert out == ""
     assert err == '  warn  first\n        error: FAKE: second  {"n": 1}\n'
@@ -75,7 +75,7 @@ def test_a_response_puts_output_on_stdout_and_figures_on_stderr(
     print_response(
         FunctionResponse(
             request_id="r", success=True, output={"a": "ü"}, duration_ms=12.4, stats=stats
-        )
+        ).to_dict()
     )
     out, err = capsys.readouterr()
     assert json.loads(out) == {"a": "ü"}
@@ -84,7 +84,7 @@ def test_a_response_puts_output_on_stdout_and_figures_on_stderr(
 
 def test_a_failure_leaves_stdout_empty(capsys: pytest.CaptureFixture[str]) -> None:
     error = FunctionError(code="MINE", message="no\x1b[31m", details={"field": "email"})
-    print_response(FunctionResponse(request_id="r", success=False, error=error))
+    print_response(FunctionResponse(request_id="r", success=False, error=error).to_dict())
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[:2] == [r"error: MINE: no\u001b[31m", "  field: email"]

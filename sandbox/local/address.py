@@ -1,0 +1,94 @@
+"""Where the socket of a functions directory is, found without reading any settings.
+
+A socket's name is a digest of everything that decides how an invocation would run: the version
+of this package, the functions directory, the settings file with its content, and the variables
+of the environment that count. So a client that would get other settings from a start of its own
+finds no socket, and starts on its own.
+
+    $XDG_RUNTIME_DIR/alyx-sandbox/     mode 0700; else sockets/ in the user's cache directory
+      DIGEST.sock                      mode 0600
+      DIGEST.lock                      locked by the process that serves
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sandbox import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PREFIX: Final = "SANDBOX_"
+# Not settings: options of the command line, which are read before a socket is looked for.
+OPTIONS: Final = frozenset({"SANDBOX_FUNCTIONS", "SANDBOX_SETTINGS", "SANDBOX_DEBUG"})
+# Settings that are paths start at the working directory where they come from the environment.
+_PATHS: Final = frozenset({"SANDBOX_STORE", "SANDBOX_SECRETS_FILE"})
+# What else decides: which engine is used, and where the store is.
+_OTHERS: Final = (
+    "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_TLS_HOSTNAME",
+    "DOCKER_CONTEXT", "HOME", "XDG_CACHE_HOME",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Address:
+    """A socket: its directory, and its name without an ending."""
+
+    directory: Path
+    name: str
+
+    @property
+    def socket(self) -> Path:
+        """Where the socket is, if there is one."""
+        return self.directory / f"{self.name}.sock"
+
+
+def find_address(
+    functions: Path,
+    settings_file: Path | None,
+    environment: Mapping[str, str],
+    *,
+    default_settings: Path = Path("sandbox.yaml"),
+) -> Address:
+    """The address of the process that serves `functions` with these settings, if there is one."""
+    settings = settings_file or default_settings
+    identity = (
+        __version__,
+        os.path.realpath(functions),
+        *_file(settings),
+        *_variables(environment),
+    )
+    # ASCII, so that names that are no UTF-8 can be hashed too.
+    digest = hashlib.sha256(json.dumps(identity).encode("ascii")).hexdigest()
+    return Address(_directory(environment), digest[:32])
+
+
+def _directory(environment: Mapping[str, str]) -> Path:
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / "alyx-sandbox"
+    cache = environment.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "alyx-sandbox" / "sockets"
+
+
+def _file(path: Path) -> Iterator[str]:
+    """A settings file, and a digest of what is in it; nothing where there is none."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return
+    yield os.path.realpath(path)
+    yield hashlib.sha256(content).hexdigest()
+
+
+def _variables(environment: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(environment):
+        if name in _OTHERS or (name.startswith(_PREFIX) and name not in OPTIONS):
+            text = environment[name]
+            yield f"{name}={os.path.realpath(text) if name in _PATHS else text}"

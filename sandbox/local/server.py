@@ -1,0 +1,312 @@
+"""The server's side: a thread for each connection, each with one invocation.
+
+Whoever can connect is the same user, who could run anything anyway. Even so nothing that a
+client does can harm others: the number of connections, the size of a request and the time that
+a client may take are bounded, and a client that goes away has its invocation cancelled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from sandbox.errors import InternalError, InvalidRequestError, OverloadedError, SandboxError
+from sandbox.local.messages import (
+    ENVELOPE_BYTES,
+    Hello,
+    Invoke,
+    Lines,
+    Log,
+    MessageError,
+    Response,
+    decode,
+    encode,
+    failure_from,
+)
+from sandbox.local.sockets import inside, peer_is_us, private_directory
+from sandbox.models import FileUpload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Self
+
+    from sandbox.local.address import Address
+    from sandbox.local.messages import Message
+    from sandbox.models import FunctionResponse, LogEntry
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 64
+
+
+class Invoker(Protocol):
+    """What runs an invocation: `Sandbox.invoke`. Once `cancelled` is set, it has to end soon."""
+
+    def __call__(  # noqa: PLR0913
+        self,
+        name: str,
+        input: Mapping[str, Any],  # noqa: A002 - the contract's word
+        /,
+        *,
+        auth: Mapping[str, Any] | None,
+        files: Sequence[FileUpload],
+        timeout: float | None,
+        request_id: str | None,
+        on_log: Callable[[LogEntry], None],
+        cancelled: threading.Event,
+    ) -> FunctionResponse:
+        """The response; raises SandboxError."""
+
+
+class AddressInUseError(Exception):
+    """Another process serves at this address."""
+
+
+class Server:
+    """Serves invocations at `address` until it is closed; a context manager.
+
+    `max_request` is in bytes. `patience`, in seconds, is how long a client may take to send its
+    request or to read what it is sent. While `is_current` says no, clients are turned away, and
+    run on their own.
+
+    Raises:
+        AddressInUseError: another process serves there.
+        OSError: the socket cannot be made.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        address: Address,
+        invoke: Invoker,
+        *,
+        max_request: int,
+        max_connections: int = 64,
+        patience: float = 30.0,
+        is_current: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._invoke = invoke
+        self._max_request = max_request
+        self._max_connections = max_connections
+        self._patience = patience
+        self._is_current = is_current
+        self._under_way: dict[threading.Thread, threading.Event] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+        self._resources = contextlib.ExitStack()
+        self._listening = self._resources.enter_context(_listening(address))
+        self._accepting = threading.Thread(target=self._accept, name="local socket", daemon=True)
+        self._accepting.start()
+
+    def close(self) -> None:
+        """Take no more, cancel what is under way, and wait until it has ended."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            under_way = dict(self._under_way)
+        for cancelled in under_way.values():
+            cancelled.set()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes `accept`
+        self._accepting.join()
+        for thread in under_way:
+            thread.join()
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                if not self._closing:  # out of descriptors, perhaps: later there may be some
+                    threading.Event().wait(0.1)
+                continue
+            connection.settimeout(self._patience)
+            cancelled = threading.Event()
+            thread = threading.Thread(
+                target=self._serve, args=(connection, cancelled), name="local client", daemon=True
+            )
+            with self._lock:
+                taken = not self._closing and len(self._under_way) < self._max_connections
+                if taken:
+                    self._under_way[thread] = cancelled
+            if taken:
+                thread.start()
+            else:
+                self._turn_away(connection)
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        """Greet, so that the client knows what it talks to, and refuse."""
+        refusal = OverloadedError(
+            f"{self._max_connections} invocations are under way through the local socket",
+            retry_after=1.0,
+            hint="try again, or invoke with --local",
+        )
+        with connection, contextlib.suppress(OSError):
+            _send(connection, Hello(max_request=self._max_request))
+            _send(connection, failure_from(refusal))
+
+    def _serve(self, connection: socket.socket, cancelled: threading.Event) -> None:
+        try:
+            with connection, contextlib.suppress(OSError):
+                if peer_is_us(connection) and self._is_current():
+                    self._converse(connection, cancelled)
+        except Exception:  # the edge of a thread
+            log.exception("a connection to the local socket failed")
+        finally:
+            with self._lock:
+                del self._under_way[threading.current_thread()]
+
+    def _converse(self, connection: socket.socket, cancelled: threading.Event) -> None:
+        _send(connection, Hello(max_request=self._max_request))
+        try:
+            request = self._receive(connection)
+        except MessageError as error:
+            refusal = InvalidRequestError(f"what came through the local socket is {error}")
+            _send(connection, failure_from(refusal))
+            return
+        if request is None:
+            return
+        with _watched(connection, cancelled):
+            answer = self._answer(connection, request, cancelled)
+            _send(connection, answer)
+
+    def _receive(self, connection: socket.socket) -> Invoke | None:
+        """The request; None if the client changed its mind."""
+        lines = Lines(2 * self._max_request + ENVELOPE_BYTES)
+        while data := connection.recv(1 << 16):
+            for line in lines.feed(data):
+                message = decode(line)
+                if not isinstance(message, Invoke):
+                    raise MessageError("not a request")
+                return message
+        return None
+
+    def _answer(
+        self, connection: socket.socket, request: Invoke, cancelled: threading.Event
+    ) -> Message:
+        def send_log(entry: LogEntry) -> None:
+            try:
+                _send(connection, Log(entry=entry.to_dict()))
+            except OSError:  # gone, or does not read
+                cancelled.set()
+
+        try:
+            response = self._invoke(
+                request.name,
+                request.input,
+                auth=request.auth,
+                files=[FileUpload.model_validate(file) for file in request.files],
+                timeout=request.timeout,
+                request_id=request.request_id,
+                on_log=send_log,
+                cancelled=cancelled,
+            )
+            return Response(text=response.to_json())
+        except SandboxError as error:
+            return failure_from(error)
+        except Exception as error:  # the edge of a thread
+            log.exception("an invocation through the local socket failed")
+            return failure_from(
+                InternalError(
+                    f"a defect of the sandbox: {type(error).__name__}: {error}",
+                    hint="please report it, with the trace that the serving process has printed",
+                )
+            )
+
+
+def _send(connection: socket.socket, message: Message) -> None:
+    connection.sendall(encode(message))
+
+
+@contextlib.contextmanager
+def _watched(connection: socket.socket, cancelled: threading.Event) -> Iterator[None]:
+    """Meanwhile, set `cancelled` when the client hangs up. It has nothing more to say."""
+    ear = connection.dup()
+    ear.settimeout(None)
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):
+            ear.recv(1)
+        cancelled.set()
+
+    thread = threading.Thread(target=listen, name="local client's end", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RD)  # wakes `recv`
+        thread.join()
+        ear.close()
+
+
+@contextlib.contextmanager
+def _listening(address: Address) -> Iterator[socket.socket]:
+    """A listening socket at `address`, which only this user can reach; it goes afterwards."""
+    address.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with private_directory(address.directory) as directory, contextlib.ExitStack() as stack:
+        _clear_stale(directory)
+        name = address.socket.name
+        stack.enter_context(_locked(directory, f"{address.name}.lock"))
+        _unlink(directory, name)  # of a process that was killed, or we had not got its lock
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listening.bind(inside(directory, name))
+        stack.callback(_unlink, directory, name)
+        os.chmod(inside(directory, name), 0o600)  # noqa: PTH101
+        listening.listen(_BACKLOG)
+        yield listening
+
+
+@contextlib.contextmanager
+def _locked(directory: int, name: str) -> Iterator[None]:
+    """Hold the lock file `name`; it goes when it is let go of."""
+    flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise AddressInUseError from None
+        if _is_still(directory, name, descriptor):
+            break
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        _unlink(directory, name)
+        os.close(descriptor)
+
+
+def _is_still(directory: int, name: str, descriptor: int) -> bool:
+    """Whether the open file is the one of that name: its last holder may have removed it."""
+    try:
+        return os.path.samestat(os.stat(name, dir_fd=directory), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _clear_stale(directory: int) -> None:
+    """Remove the sockets of processes that were killed: nobody holds their locks."""
+    for name in os.listdir(inside(directory, "")):  # noqa: PTH208
+        stem, ending = os.path.splitext(name)  # noqa: PTH122
+        if ending == ".lock":
+            with contextlib.suppress(AddressInUseError, OSError), _locked(directory, name):
+                _unlink(directory, f"{stem}.sock")
+
+
+def _unlink(directory: int, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Far more than a refusal takes, and less than any timeout of a resolver or of TCP.
 SOON = 5.0
 
-PROBE = r'''
+PROBE = r"""
 import errno, json, os, socket, struct, threading, time
 
 def attempt(call):
@@ -136,7 +136,7 @@ def handler(ctx):
         "another loopback": attempt(loopback(socket.AF_INET, "127.8.7.6")),
         "localhost": attempt(lambda: socket.getaddrinfo("localhost", 80)),
     }
-'''
+"""
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ class Connection:
         try:
             self._socket.sendall(line)
         except OSError as error:
+            self._raise_refusal()
             raise NotTakenError from error
         self._socket.settimeout(None)
         try:
@@ -97,6 +98,13 @@ class Connection:
             "the process that serves these functions ended before it answered",
             hint="the function may have run; `--local` invokes without that process",
         )
+
+    def _raise_refusal(self) -> None:
+        """What the server had said before it hung up: that it is overloaded, for example."""
+        with contextlib.suppress(OSError, MessageError):
+            for message in self._messages():
+                if isinstance(message, Failure):
+                    raise error_from(message)
 
     def _cancel(self) -> None:
         """Have the server kill the invocation, and wait until it has."""

@@ -1,0 +1,82 @@
+"""A server in this process, and something for it to invoke that tests control."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox.errors import FunctionNotFoundError
+from sandbox.local.address import Address
+from sandbox.local.server import Server
+from sandbox.models import FunctionError, FunctionResponse, LogEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PATIENCE = 30.0
+
+
+class Invocations:
+    """Stands for `Sandbox.invoke`: `echo` answers with what it was given, `wait` on demand."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.cancelled = threading.Event()
+        self.may_end = threading.Event()
+
+    def __call__(
+        self, name: str, input: Any, /, *, on_log: Any, cancelled: threading.Event, **options: Any
+    ) -> FunctionResponse:
+        if name == "broken":
+            raise ZeroDivisionError("division by zero")
+        if name not in ("echo", "wait", "chatty"):
+            raise FunctionNotFoundError(
+                f"there is no function {name!r}", hint="look", details={"near": []}
+            )
+        on_log(LogEntry(level="warn", message="first \ud800\nline", data={"n": 1}))
+        if name == "chatty":
+            while not cancelled.is_set():
+                on_log(LogEntry(message="x" * 10_000))
+        if name == "wait":
+            self.started.set()
+            while not (cancelled.wait(0.01) or self.may_end.is_set()):
+                pass
+        if cancelled.is_set():
+            self.cancelled.set()
+            error = FunctionError(code="CANCELLED", message="the caller went away")
+            return FunctionResponse(request_id="r", success=False, error=error)
+        files = [file.model_dump() for file in options.pop("files")]
+        return FunctionResponse(
+            request_id=options["request_id"] or "made",
+            success=True,
+            output={"input": input, "files": files, **options},
+        )
+
+
+@pytest.fixture
+def invocations() -> Invocations:
+    return Invocations()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Address:
+    # Longer than a socket's address may be.
+    return Address(tmp_path / ("deep" * 30) / "sockets", "0" * 32)
+
+
+@pytest.fixture
+def serve(address: Address, invocations: Invocations) -> Iterator[Callable[..., Server]]:
+    """`serve()` starts a server at `address`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**options: Any) -> Server:
+            options.setdefault("max_request", 1_000_000)
+            server = Server(address, invocations, **options)
+            stack.callback(server.close)
+            return server
+
+        yield start

@@ -1,0 +1,79 @@
+"""A socket is found by those, and only by those, who would get the same settings."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox.local.address import OPTIONS, find_address
+from sandbox.settings import ENV_OF_OPTIONS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "functions").mkdir()
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def name(
+    project: Path, functions: str = "functions", settings: str | None = None, **environment: str
+) -> str:
+    path = project / functions
+    return find_address(path, project / settings if settings else None, environment).name
+
+
+def test_one_directory_has_one_address_by_whatever_path(project: Path) -> None:
+    (project / "link").symlink_to("functions")
+    assert name(project) == name(project, "link") == name(project, "./functions/../functions")
+    (project / "other").mkdir()
+    assert name(project) != name(project, "other")
+
+
+def test_settings_decide_by_their_content(project: Path) -> None:
+    without = name(project)
+    (project / "sandbox.yaml").write_text("concurrency: 2\n")
+    two = name(project)
+    assert two not in (without, name(project, settings="missing.yaml"))
+    assert name(project, settings="sandbox.yaml") == two
+    (project / "sandbox.yaml").write_text("concurrency: 3\n")
+    assert name(project) != two
+
+
+def test_variables_that_are_settings_decide_and_no_others(project: Path) -> None:
+    plain = name(project)
+    assert name(project, SANDBOX_CONCURRENCY="3") != plain
+    assert name(project, DOCKER_HOST="unix:///x.sock") != plain
+    assert name(project, HOME="/somewhere") != plain  # the store is there
+    assert name(project, SANDBOX_DEBUG="1", SANDBOX_FUNCTIONS="x", LANG="C") == plain
+
+
+def test_a_relative_path_in_a_variable_starts_at_the_working_directory(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = name(project, SANDBOX_STORE="store")
+    assert here == name(project, SANDBOX_STORE=str(project / "store"))
+    monkeypatch.chdir(project / "functions")
+    assert name(project, SANDBOX_STORE="store") != here
+
+
+def test_the_command_line_s_own_variables_are_those_that_the_settings_know() -> None:
+    assert OPTIONS == ENV_OF_OPTIONS
+
+
+def test_names_that_are_no_utf_8_have_an_address(project: Path) -> None:
+    assert len(name(project, os.fsdecode(b"\xff\xfe"))) == 32
+
+
+def test_sockets_are_in_the_runtime_directory_else_in_the_cache(project: Path) -> None:
+    runtime = str(project / "runtime")
+    found = find_address(project, None, {"XDG_RUNTIME_DIR": runtime, "XDG_CACHE_HOME": "/c"})
+    assert found.socket.parent == project / "runtime/alyx-sandbox"
+    gone = find_address(project, None, {"XDG_RUNTIME_DIR": "/nowhere", "XDG_CACHE_HOME": "/c"})
+    assert str(gone.socket.parent) == "/c/alyx-sandbox/sockets"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sandbox.gateway.destinations import Callback, Destination, NetworkPolicy
 from sandbox.gateway.summary import denied_entry, with_names
-from sandbox.models import NetworkDenied, NetworkStats
+from sandbox.models import NetworkAllowed, NetworkDenied, NetworkStats
 
 POLICY = NetworkPolicy(
     destinations=(Destination("api.example.org", 443), Destination("*.x.org", 443)),
@@ -17,6 +17,14 @@ def test_names_that_were_looked_up_are_denied_but_those_in_etc_hosts() -> None:
     stats = with_names(NetworkStats(), names, POLICY)
     assert [item.destination for item in stats.denied] == ["evil.example.org", "a.x.org"]
     assert "HTTPS_PROXY" in stats.denied[1].reason
+
+
+def test_names_that_the_proxy_was_asked_for_are_not_listed_twice() -> None:
+    stats = NetworkStats(
+        allowed=(NetworkAllowed(destination="a.x.org:443", connections=1),),
+        denied=(NetworkDenied(destination="evil.org:443", reason="r"),),
+    )
+    assert with_names(stats, ["a.x.org", "evil.org"], POLICY) == stats
 
 
 def test_names_without_a_policy_and_those_that_were_not_kept() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.errors import InternalError
@@ -49,6 +50,7 @@ class Connection:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._lines = Lines(_MOST_BYTES)
+        self._arrived: deque[bytes] = deque()
         self._socket.settimeout(_GREETING_SECONDS)
         hello = next(self._messages(), None)
         if not isinstance(hello, Hello):
@@ -118,8 +120,13 @@ class Connection:
 
     def _messages(self) -> Iterator[Message]:
         """Messages until the server hangs up."""
-        while data := self._socket.recv(1 << 16):
-            yield from map(decode, self._lines.feed(data))
+        while True:
+            while self._arrived:
+                yield decode(self._arrived.popleft())
+            data = self._socket.recv(1 << 16)
+            if not data:
+                return
+            self._arrived += self._lines.feed(data)
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import uuid
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,8 @@ LABEL_OWNER: Final = "alyx.sandbox.owner"
 LABEL_STORE: Final = "alyx.sandbox.store"
 LABEL_FUNCTION: Final = "alyx.sandbox.function"
 
+_GATEWAYS: Final = "gateways"
+
 
 class Owner:
     """This process's claim on the containers it starts, held until `close`."""
@@ -36,6 +39,8 @@ class Owner:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.id = uuid.uuid4().hex
         self.store_id = _store_id(store)
+        # Where this process's gateways keep their sockets.
+        self.gateways = store / _GATEWAYS / self.id
         self._path = self._directory / self.id
         # Locked before it has its name: nobody may find it unlocked and take us for dead.
         unnamed = self._directory / f".{self.id}"
@@ -63,11 +68,15 @@ def orphans(engine: Engine, store: Path) -> list[str]:
 
 
 def reap(engine: Engine, store: Path) -> int:
-    """Remove this store's orphaned containers and stale claims; returns how many containers."""
+    """Remove this store's orphaned containers, sockets and claims; returns how many containers."""
     found = orphans(engine, store)
     for container_id in found:
         log.warning("removing container %s, left behind by a process that ended", container_id)
         engine.remove(container_id)
+    with contextlib.suppress(FileNotFoundError):
+        for directory in (store / _GATEWAYS).iterdir():
+            if not _is_alive(store, directory.name):
+                shutil.rmtree(directory, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         for claim in (store / "owners").iterdir():
             if not claim.name.startswith(".") and not _is_alive(store, claim.name):

@@ -30,7 +30,9 @@ def with_names(
     if policy.callback is not None:
         known.add(policy.callback.destination.host)
     # Some clients look up what they then ask the proxy for, which knows more.
-    known |= {item.destination.rpartition(":")[0] for item in (*stats.allowed, *stats.denied)}
+    asked = [item.destination for item in stats.allowed]
+    asked += [item.destination for item in stats.denied]
+    known |= {destination.rpartition(":")[0] for destination in asked}
     wildcards = tuple(host[1:] for host in known if host.startswith("*."))
     denied = []
     for name in dict.fromkeys(name.lower().removesuffix(".") for name in names):

@@ -56,7 +56,7 @@ def invoke(common: Common, options: RequestOptions, name: str, local: bool) -> N
     settings = common.settings()
     request = request or read_request(options, max_bytes=settings.limits.request)
     arguments = _checked(request)
-    with Sandbox(common.functions, settings=settings) as sandbox:
+    with Sandbox(common.functions, settings=settings, warm=False) as sandbox:
         response = sandbox.invoke(name, **arguments, on_log=_log_printer(common))
         _finish(common, response.to_json())
 
@@ -83,7 +83,7 @@ def run(common: Common, options: RequestOptions, path: Path) -> None:
             f"{path} cannot be run: {problems[0]}",
             details={"problems": [str(problem) for problem in problems]},
         )
-    with Sandbox(function.source, settings=settings) as sandbox:
+    with Sandbox(function.source, settings=settings, warm=False) as sandbox:
         response = sandbox.run(function, **arguments, on_log=_log_printer(common))
         _finish(common, response.to_json())
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from sandbox.builds.compile import BuildFailedError
-from sandbox.errors import InternalError, SandboxError
+from sandbox.errors import SandboxError
 from sandbox.facade import Sandbox
 from sandbox.local.address import find_address
 from sandbox.local.server import AddressInUseError, Server
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
     from sandbox.function import Function
     from sandbox.local.address import Address
-    from sandbox.local.server import Invoker
-    from sandbox.models import FunctionResponse, LogEntry
     from sandbox.problems import Problem
     from sandbox.settings import Settings
 
@@ -76,7 +73,7 @@ def _served(address: Address, sandbox: Sandbox, screen: _Screen) -> Iterator[Non
     try:
         server = Server(
             address,
-            _cancellable(sandbox),
+            sandbox.invoke,
             max_request=sandbox.settings.limits.request,
             is_current=lambda: _stamp(sandbox.settings) == secrets,
         )
@@ -101,27 +98,6 @@ def _stamp(settings: Settings) -> tuple[int, ...]:
     except OSError:
         return (0,)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _cancellable(sandbox: Sandbox) -> Invoker:
-    """`Sandbox.invoke`, ended when the client goes away."""
-    if "cancelled" in inspect.signature(sandbox.invoke).parameters:
-        return cast("Invoker", sandbox.invoke)
-
-    def invoke(
-        *arguments: Any,
-        on_log: Callable[[LogEntry], None],
-        cancelled: threading.Event,
-        **options: Any,
-    ) -> FunctionResponse:
-        def hand_on(entry: LogEntry) -> None:
-            on_log(entry)
-            if cancelled.is_set():
-                raise InternalError("the caller went away")
-
-        return sandbox.invoke(*arguments, on_log=hand_on, **options)
-
-    return invoke
 
 
 def _prepare(sandbox: Sandbox, function: Function) -> list[Problem]:

@@ -15,6 +15,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sandbox.cancellation import Cancellation
 from sandbox.errors import InternalError, InvalidRequestError, OverloadedError, SandboxError
 from sandbox.local.messages import (
     ENVELOPE_BYTES,
@@ -45,7 +46,7 @@ _BACKLOG: Final = 64
 
 
 class Invoker(Protocol):
-    """What runs an invocation: `Sandbox.invoke`. Once `cancelled` is set, it has to end soon."""
+    """What runs an invocation: `Sandbox.invoke`."""
 
     def __call__(  # noqa: PLR0913
         self,
@@ -58,7 +59,7 @@ class Invoker(Protocol):
         timeout: float | None,
         request_id: str | None,
         on_log: Callable[[LogEntry], None],
-        cancelled: threading.Event,
+        cancellation: Cancellation,
     ) -> FunctionResponse:
         """The response; raises SandboxError."""
 
@@ -94,7 +95,7 @@ class Server:
         self._max_connections = max_connections
         self._patience = patience
         self._is_current = is_current
-        self._under_way: dict[threading.Thread, threading.Event] = {}
+        self._under_way: dict[threading.Thread, Cancellation] = {}
         self._lock = threading.Lock()
         self._closing = False
         self._resources = contextlib.ExitStack()
@@ -109,8 +110,8 @@ class Server:
                 return
             self._closing = True
             under_way = dict(self._under_way)
-        for cancelled in under_way.values():
-            cancelled.set()
+        for cancellation in under_way.values():
+            cancellation.cancel()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)  # wakes `accept`
         self._accepting.join()
@@ -133,14 +134,17 @@ class Server:
                     threading.Event().wait(0.1)
                 continue
             connection.settimeout(self._patience)
-            cancelled = threading.Event()
+            cancellation = Cancellation()
             thread = threading.Thread(
-                target=self._serve, args=(connection, cancelled), name="local client", daemon=True
+                target=self._serve,
+                args=(connection, cancellation),
+                name="local client",
+                daemon=True,
             )
             with self._lock:
                 taken = not self._closing and len(self._under_way) < self._max_connections
                 if taken:
-                    self._under_way[thread] = cancelled
+                    self._under_way[thread] = cancellation
             if taken:
                 thread.start()
             else:
@@ -157,18 +161,18 @@ class Server:
             _send(connection, Hello(max_request=self._max_request))
             _send(connection, failure_from(refusal))
 
-    def _serve(self, connection: socket.socket, cancelled: threading.Event) -> None:
+    def _serve(self, connection: socket.socket, cancellation: Cancellation) -> None:
         try:
             with connection, contextlib.suppress(OSError):
                 if peer_is_us(connection) and self._is_current():
-                    self._converse(connection, cancelled)
+                    self._converse(connection, cancellation)
         except Exception:  # the edge of a thread
             log.exception("a connection to the local socket failed")
         finally:
             with self._lock:
                 del self._under_way[threading.current_thread()]
 
-    def _converse(self, connection: socket.socket, cancelled: threading.Event) -> None:
+    def _converse(self, connection: socket.socket, cancellation: Cancellation) -> None:
         _send(connection, Hello(max_request=self._max_request))
         try:
             request = self._receive(connection)
@@ -178,8 +182,8 @@ class Server:
             return
         if request is None:
             return
-        with _watched(connection, cancelled):
-            answer = self._answer(connection, request, cancelled)
+        with _watched(connection, cancellation):
+            answer = self._answer(connection, request, cancellation)
             _send(connection, answer)
 
     def _receive(self, connection: socket.socket) -> Invoke | None:
@@ -194,13 +198,13 @@ class Server:
         return None
 
     def _answer(
-        self, connection: socket.socket, request: Invoke, cancelled: threading.Event
+        self, connection: socket.socket, request: Invoke, cancellation: Cancellation
     ) -> Message:
         def send_log(entry: LogEntry) -> None:
             try:
                 _send(connection, Log(entry=entry.to_dict()))
             except OSError:  # gone, or does not read
-                cancelled.set()
+                cancellation.cancel()
 
         try:
             response = self._invoke(
@@ -211,7 +215,7 @@ class Server:
                 timeout=request.timeout,
                 request_id=request.request_id,
                 on_log=send_log,
-                cancelled=cancelled,
+                cancellation=cancellation,
             )
             return Response(text=response.to_json())
         except SandboxError as error:
@@ -231,15 +235,15 @@ def _send(connection: socket.socket, message: Message) -> None:
 
 
 @contextlib.contextmanager
-def _watched(connection: socket.socket, cancelled: threading.Event) -> Iterator[None]:
-    """Meanwhile, set `cancelled` when the client hangs up. It has nothing more to say."""
+def _watched(connection: socket.socket, cancellation: Cancellation) -> Iterator[None]:
+    """Meanwhile, cancel when the client hangs up. It has nothing more to say."""
     ear = connection.dup()
     ear.settimeout(None)
 
     def listen() -> None:
         with contextlib.suppress(OSError):
             ear.recv(1)
-        cancelled.set()
+        cancellation.cancel()
 
     thread = threading.Thread(target=listen, name="local client's end", daemon=True)
     thread.start()

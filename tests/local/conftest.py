@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from sandbox.cancellation import Cancellation
+
 PATIENCE = 30.0
 
 
@@ -29,7 +31,7 @@ class Invocations:
         self.may_end = threading.Event()
 
     def __call__(
-        self, name: str, input: Any, /, *, on_log: Any, cancelled: threading.Event, **options: Any
+        self, name: str, input: Any, /, *, on_log: Any, cancellation: Cancellation, **options: Any
     ) -> FunctionResponse:
         if name == "broken":
             raise ZeroDivisionError("division by zero")
@@ -39,13 +41,13 @@ class Invocations:
             )
         on_log(LogEntry(level="warn", message="first \ud800\nline", data={"n": 1}))
         if name == "chatty":
-            while not cancelled.is_set():
+            while not cancellation.cancelled:
                 on_log(LogEntry(message="x" * 10_000))
         if name == "wait":
             self.started.set()
-            while not (cancelled.wait(0.01) or self.may_end.is_set()):
-                pass
-        if cancelled.is_set():
+            cancellation.on_cancel(self.may_end.set)
+            self.may_end.wait()
+        if cancellation.cancelled:
             self.cancelled.set()
             error = FunctionError(code="CANCELLED", message="the caller went away")
             return FunctionResponse(request_id="r", success=False, error=error)

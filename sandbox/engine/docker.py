@@ -96,6 +96,11 @@ class DockerEngine:
             raise RuntimeNotAvailableError(
                 f"the engine has no image {spec.image}", hint="sandbox images build"
             ) from None
+        except docker.errors.APIError as error:
+            raise EngineUnavailableError(
+                f"the engine refused to create a container: {error.explanation or error}",
+                hint="sandbox doctor",
+            ) from error
         container_id = created["Id"]
         try:
             with translated("attach to a container"):

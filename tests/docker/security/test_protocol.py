@@ -254,19 +254,13 @@ def test_an_orphan_that_holds_the_pipes_does_not_hold_the_answer(arena: Arena) -
 
 def test_functions_that_exit_at_once_lose_no_output(crun: Arena) -> None:
     """The end of a container and the end of its output race with each other; none may be lost."""
-    function, _ = function_from_path(
-        crun.write(
-            {
-                "run": '#!/bin/sh\nread -r _\necho log >&2\necho \'{"success": true, "output": 7}\'\n'
-            },
-            manifest="runtime: binary\nentrypoint: run\n",
-        )  # fmt: skip
-    )
+    code = '#!/bin/sh\nread -r _\necho log >&2\necho \'{"success": true, "output": 7}\'\n'
+    path = crun.write({"run": code}, manifest="runtime: binary\nentrypoint: run\n")
+    function, _ = function_from_path(path)
     results: list[Result] = []
 
     def work() -> None:
-        for _ in range(25):
-            results.append(crun.run(function))
+        results.extend(crun.run(function) for _ in range(25))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

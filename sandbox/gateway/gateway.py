@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import socket
 import threading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 128
+_MOST_DESCRIPTORS: Final = 1 << 20
 # Init answers there that a name does not exist. One try: it is on the same machine.
 _RESOLV_CONF: Final = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
@@ -55,7 +57,7 @@ class Gateway:
         self._gateways = gateways
         self._allocation = allocation
         self._directory = directory
-        self._tally = Tally(gateways.settings)
+        self._tally = gateways.tally()
         self._relay: Relay | None = None
         self._closed = False
         mounts = [
@@ -95,7 +97,7 @@ class Gateway:
 
         Addresses stay pinned, and connections that are open go on under the old counts.
         """
-        self._tally = Tally(self._gateways.settings)
+        self._tally = self._gateways.tally()
 
     def stats(self) -> NetworkStats:
         """What went over it since `begin`."""
@@ -149,6 +151,7 @@ class Gateways:
         self._open: set[Gateway] = set()
         self._files: dict[str, Path] = {}
         self._loop: LoopThread | None = None
+        self._places = threading.BoundedSemaphore(_most_connections())
 
     def open(self, policy: NetworkPolicy) -> Gateway:
         """A gateway for one container, whose sockets take connections at once.
@@ -196,6 +199,10 @@ class Gateways:
                 self._files[content] = path
             return path
 
+    def tally(self) -> Tally:
+        """Counts for one invocation, all at zero."""
+        return Tally(self.settings, self._places)
+
     def forget(self, gateway: Gateway) -> None:
         """A gateway was closed."""
         with self._lock:
@@ -206,6 +213,15 @@ class Gateways:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _most_connections() -> int:
+    """How many connections may take descriptors, two each: half of what the process may have.
+
+    The other half is for what else it does: no function can keep it from reaching the engine.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(16, min(limit, _MOST_DESCRIPTORS) // 4) if limit > 0 else _MOST_DESCRIPTORS // 4
 
 
 def _log_defect(started: Future[None]) -> None:

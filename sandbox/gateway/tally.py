@@ -23,10 +23,14 @@ class CapExceededError(Exception):
 
 
 class Tally:
-    """Counts of one invocation. Written by the gateway's thread, read by any."""
+    """Counts of one invocation. Written by the gateway's thread, read by any.
 
-    def __init__(self, limits: NetworkSettings) -> None:
+    `places` are the connections that all invocations may have at once.
+    """
+
+    def __init__(self, limits: NetworkSettings, places: threading.BoundedSemaphore) -> None:
         self._limits = limits
+        self._places = places
         self._lock = threading.Lock()
         self._allowed: dict[str, NetworkAllowed] = {}
         self._denied: Counter[tuple[str, str]] = Counter()
@@ -53,12 +57,15 @@ class Tally:
                     f"more than {limits.max_connections} connections at once "
                     "(network.max_connections)"
                 )
+            if not self._places.acquire(blocking=False):
+                raise CapExceededError("all functions together have too many connections")
             self._open += 1
 
     def disconnect(self) -> None:
         """A connection has ended."""
         with self._lock:
             self._open -= 1
+            self._places.release()
 
     def connected(self, destination: str) -> None:
         """A connection to `destination` was made."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
 import threading
 import time
@@ -302,6 +304,29 @@ def test_too_many_connections_in_total_are_closed_and_listed(
     gateway.begin()
     assert gateway.stats().denied == ()
     assert ask(gateway, b"x") == b"x"
+
+
+def test_all_functions_together_leave_descriptors_for_the_rest(
+    tmp_path: Path, server: Server
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        gateways = Gateways(NetworkSettings(max_connections=40), directory=tmp_path / "g")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    here = Destination("127.0.0.1", server.port)
+    server.greeting = b"."
+    with gateways, contextlib.ExitStack() as stack:
+        policy = NetworkPolicy(destinations=(here,), private=(here,))
+        first, second = gateways.open(policy), gateways.open(policy)
+        clients = [stack.enter_context(dial(first)) for _ in range(40)]
+        clients += [stack.enter_context(dial(second)) for _ in range(10)]
+        assert [client.recv(1) for client in clients] == [b"."] * 50
+        assert ask(second) == b""
+        assert "all functions together" in second.stats().denied[0].reason
+        clients[0].close()
+        eventually(lambda: ask(second) == b".")
 
 
 def test_too_many_bytes_end_the_connection_before_they_are_sent(

@@ -14,14 +14,17 @@ from sandbox.errors import SandboxError
 from sandbox.facade import Sandbox
 from sandbox.local.address import find_address
 from sandbox.local.server import AddressInUseError, Server
+from sandbox.problems import has_errors
+from sandbox.secrets import load_secrets
 from sandbox.units import format_duration
+from sandbox.validation import policy_problems
 from sandbox.watcher import Polling, Reloaded, Watcher
 
 from .options import Common, common_options
 from .output import dump, print_problem, print_warning, printable, short_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from sandbox.function import Function
@@ -47,6 +50,7 @@ def watch(common: Common, poll: bool) -> None:
     # Before the settings are read: if they change in between, no client finds us.
     address = find_address(common.functions, common.settings_file, os.environ)
     settings = common.settings()
+    secrets = load_secrets(settings.secrets_file)
     stop = threading.Event()
     try:
         with (
@@ -57,7 +61,7 @@ def watch(common: Common, poll: bool) -> None:
                 sandbox,
                 common.functions,
                 stop=stop,
-                prepare=lambda function: _prepare(sandbox, function),
+                prepare=lambda function: _prepare(sandbox, function, secrets),
                 polling=poll,
             )
             for event in watcher.events():
@@ -100,17 +104,19 @@ def _stamp(settings: Settings) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _prepare(sandbox: Sandbox, function: Function) -> list[Problem]:
-    """Build a function and make it ready; what goes wrong with it, as problems of its manifest."""
+def _prepare(sandbox: Sandbox, function: Function, secrets: Mapping[str, str]) -> list[Problem]:
+    """Build a function and make it ready; what stands in the way, and what the settings clamp."""
+    problems = list(policy_problems(function, sandbox.settings, secrets))
     prepare: Callable[[str], None] = getattr(sandbox, "prepare", lambda _: None)
     try:
-        prepare(function.name)
+        if not has_errors(problems):
+            prepare(function.name)
     except BuildFailedError as failure:
         message = f"{failure.message}\n{failure.log}".rstrip()
-        return [function.origin.problem(message, at="build")]
+        problems.append(function.origin.problem(message, at="build"))
     except SandboxError as error:
-        return [function.origin.problem(error.message, error.hint or "")]
-    return []
+        problems.append(function.origin.problem(error.message, error.hint or ""))
+    return problems
 
 
 class _Screen(Protocol):

@@ -7,6 +7,7 @@ and a last one when every process of the function is dead.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,8 @@ _MOST: Final[Mapping[str, int]] = {
 }
 _FLAGS: Final = ("tmp_full", "shm_full")
 _NAMES: Final = "denied"
+# What init writes of a name that was looked up.
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,8 @@ class Marks:
         return held
 
     def _take(self, text: bytes) -> bool:
+        if len(text) > _LONGEST:
+            return False
         try:
             document = loads(text)
         except JSONValueError:
@@ -140,10 +145,12 @@ def parse_report(document: Any) -> Report | None:
             isinstance(value, bool) or not isinstance(value, number) or not 0 <= value <= most
         ):
             return None
-    if any(document[name] not in (None, True, False) for name in _FLAGS):
+    if not all(isinstance(document[name], bool | None) for name in _FLAGS):
         return None
     names = document[_NAMES]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and _NAME.fullmatch(name) for name in names
+    ):
         return None
     if document["denied_more"] is None or document["stdout_bytes"] is None:
         return None
@@ -153,6 +160,10 @@ def parse_report(document: Any) -> Report | None:
 def _overlap(data: bytes, start: bytes) -> int:
     """How many bytes at the end of `data` may be the beginning of `start`."""
     return next(
-        (size for size in range(min(len(start) - 1, len(data)), 0, -1) if data.endswith(start[:size])),
+        (
+            size
+            for size in range(min(len(start) - 1, len(data)), 0, -1)
+            if data.endswith(start[:size])
+        ),
         0,
     )

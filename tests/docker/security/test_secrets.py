@@ -71,15 +71,15 @@ def everywhere(container: str) -> str:
         docker("image", "inspect", state["Image"]),
     ]
     for process in (pid, *children(pid)):
-        for name in ("environ", "cmdline"):
-            texts.append((Path("/proc") / str(process) / name).read_text(errors="replace"))
+        files = [Path(f"/proc/{process}/{name}") for name in ("environ", "cmdline")]
+        texts += [path.read_text(errors="replace") for path in files]
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             texts.append(path.read_text(errors="replace"))
         except OSError:  # it has ended
             continue
-    files = Path("/var/lib/docker/containers", container)
-    texts += [path.read_text(errors="replace") for path in files.rglob("*") if path.is_file()]
+    kept = Path("/var/lib/docker/containers", container).rglob("*")
+    texts += [path.read_text(errors="replace") for path in kept if path.is_file()]
     bundles = Path("/run/docker/containerd/daemon").glob(f"*/moby/{container}/config.json")
     texts += [path.read_text() for path in bundles]
     return "\n".join(texts)

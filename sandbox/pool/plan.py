@@ -10,18 +10,20 @@ without it. The rules, most urgent first:
 
 1. An invocation that waits gets a container, functions with the fewest in use first.
 2. Every function has its `min_warm`, one level of everybody before the next level of anybody.
-3. A level is booted if its next use is expected within half the budget's `idle` seconds, and let go
-   if it is not within all of them. A container of twice the usual memory has half the time.
+3. A level is worth keeping if it is to be used within the budget's `idle` seconds for each use: its
+   rent. A container of twice the usual memory has half the time. It is booted when its time has
+   come, and if it is likely enough to be used before it is not worth its rent any more.
 4. Where there is no room, levels are compared: chance by memory, and divided by k, so that the
    twentieth of a busy function gives way to the first of a quiet one. A container that is there
-   gives way only to a start worth twice as much.
+   gives way only to a start worth much more.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import inf
+from functools import cached_property
+from math import exp, inf
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from sandbox.units import MIB
@@ -37,9 +39,11 @@ Reason = Literal["waiting", "minimum", "expected"]
 UNKNOWN_BOOT: Final = 0.5
 # The memory of a container for which `idle` holds as it is; see rule 3.
 USUAL_MEMORY: Final = 128 * MIB
-# To boot a container takes a value that is so many times the one to keep it, and one that takes
-# another's room so many times that one's: what is done is not undone at the next small change.
-HYSTERESIS: Final = 2.0
+# A container gives way to a start that is worth so many times as much: what is done is not undone
+# at the next small change.
+HYSTERESIS: Final = 3.0
+# The chance of being used that a container must have to be booted.
+LEAST_USE: Final = 0.4
 # After a boot that failed, in seconds, doubled for each one more in a row.
 FIRST_BACK_OFF: Final = 1.0
 LONGEST_BACK_OFF: Final = 300.0
@@ -166,21 +170,19 @@ def plan(state: State, now: float) -> list[Action]:
     ledger = _Ledger(state)
     wanted: list[tuple[_Rank, Demand]] = []
     for demand in state.functions:
-        floor = _floor(demand, state.budget)
-        chances = _chances(demand, floor, now)
+        chances, promising = _chances(demand, state.budget, now)
         keep = max(_minimum(demand), len(chances))
         for level in range(demand.stock, demand.stock - demand.idle, -1):
             if level > keep:
                 ledger.stop(demand)
             else:
-                ledger.may_stop(_rank(demand, level, chances), demand)
+                ledger.may_stop(demand, level, chances)
         wanted.extend(
             (_Rank(_WAITING, demand.containers + place, demand.key), demand)
             for place in range(demand.waiting - demand.ready - demand.booting)
         )
         if now >= back_off_until(demand):
-            worth_it = sum(chance >= HYSTERESIS * floor for chance in chances)
-            levels = range(demand.stock + 1, max(_minimum(demand), worth_it) + 1)
+            levels = range(demand.stock + 1, max(_minimum(demand), promising) + 1)
             wanted.extend((_rank(demand, level, chances), demand) for level in levels)
     wanted.sort(key=_rank_of)
     ledger.settle()
@@ -211,18 +213,31 @@ def back_off_until(demand: Demand) -> float:
     return demand.failed_at + min(LONGEST_BACK_OFF, FIRST_BACK_OFF * 2.0**doublings)
 
 
-def _floor(demand: Demand, budget: Budget) -> float:
-    """The chance that a level must have to be kept, by rule 3."""
-    if budget.idle <= 0:
-        return inf
-    return _boot(demand) / budget.idle * demand.memory / USUAL_MEMORY
-
-
-def _chances(demand: Demand, floor: float, now: float) -> list[float]:
-    """The chance of use of each level that is worth keeping."""
-    if demand.cold_only:
-        return []
-    return demand.arrivals.chances(now, within=_boot(demand), floor=floor, most=demand.max_warm)
+def _chances(demand: Demand, budget: Budget, now: float) -> tuple[list[float], int]:
+    """For each level worth keeping, the chance of use within a boot; how many are worth a start."""
+    if demand.cold_only or budget.idle <= 0:
+        return [], 0
+    arrivals, boot = demand.arrivals, _boot(demand)
+    rent = demand.memory / USUAL_MEMORY / budget.idle
+    outlook = arrivals.outlook(now, rent=rent)
+    # The tail of a Poisson distribution at the present rate: learnt more quickly than groups are.
+    mean = arrivals.rate(now) * boot
+    term = exp(-mean)
+    tail = 1.0 - term
+    floor = rent * boot
+    chances: list[float] = []
+    promising = 0
+    for level in range(1, demand.max_warm + 1):
+        share = arrivals.share_of_groups(level)
+        if share * outlook.rate < rent and tail < floor:
+            break
+        chances.append(max(tail, share * (1.0 - exp(-outlook.rate * boot))))
+        expected = share * outlook.soon >= rent and share * outlook.use >= LEAST_USE
+        if expected or tail >= 2.0 * floor:
+            promising = level
+        term *= mean / level
+        tail = max(0.0, tail - term)
+    return chances, promising
 
 
 def _boot(demand: Demand) -> float:
@@ -254,8 +269,7 @@ class _Ledger:
         self._memory = budget.memory - listed.memory - elsewhere.memory
         self._starts = budget.starts - listed.booting - elsewhere.booting
         self._stopped: Counter[str] = Counter()
-        # The least urgent last; sorted by `settle`.
-        self._stoppable: list[tuple[_Rank, Demand]] = []
+        self._kept: list[tuple[Demand, int, Sequence[float]]] = []
         self._evicted: list[tuple[_Rank, Demand]] = []
 
     def stop(self, demand: Demand) -> None:
@@ -264,14 +278,13 @@ class _Ledger:
         self._containers += 1
         self._memory += demand.memory
 
-    def may_stop(self, rank: _Rank, demand: Demand) -> None:
+    def may_stop(self, demand: Demand, level: int, chances: Sequence[float]) -> None:
         """One ready container can be stopped if something more urgent needs its room."""
-        self._stoppable.append((rank, demand))
+        self._kept.append((demand, level, chances))
 
     def settle(self) -> None:
         """After all containers are known: stop what exceeds the budget."""
-        self._stoppable.sort(key=_rank_of)
-        while self._stoppable and (self._containers < 0 or self._memory < 0):
+        while (self._containers < 0 or self._memory < 0) and self._stoppable:
             self._evict()
 
     def start(self, rank: _Rank, demand: Demand) -> bool:
@@ -296,9 +309,17 @@ class _Ledger:
                 self._stopped[demand.key] -= 1
         return [Stop(key, count) for key, count in sorted(self._stopped.items()) if count]
 
+    @cached_property
+    def _stoppable(self) -> list[tuple[_Rank, Demand]]:
+        """The least urgent last. Not asked for, and not made, where there is room for all."""
+        ranked = [(_rank(demand, level, chances), demand) for demand, level, chances in self._kept]
+        return sorted(ranked, key=_rank_of)
+
     def _fits(self, rank: _Rank, memory: int) -> bool:
         """Whether there is room, or would be with everything less urgent stopped."""
         containers, free = self._containers, self._memory
+        if _enough(containers, free, memory):
+            return True
         for other, demand in reversed(self._stoppable):
             if _enough(containers, free, memory) or not rank.outranks(other):
                 break

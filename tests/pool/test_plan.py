@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.pool.arrivals import Arrivals
@@ -126,9 +126,14 @@ def test_a_function_that_comes_regularly_is_booted_just_before() -> None:
     regular = demand(arrivals=steady(300, until=0, count=12))
     assert starts(decide(regular, now=150)) == 0
     assert starts(decide(regular, now=298)) == 1
-    assert stops(decide(replace(regular, ready=1), now=150)) == 1
     assert stops(decide(replace(regular, ready=1), now=298)) == 0
     assert stops(decide(replace(regular, ready=1), now=450)) == 1
+
+
+def test_a_container_is_not_held_for_longer_than_its_use_is_worth() -> None:
+    hourly = demand(arrivals=steady(3600, until=0, count=12))
+    assert stops(decide(replace(hourly, ready=1), now=1800)) == 1
+    assert starts(decide(hourly, now=3590)) == 1
 
 
 def test_all_that_is_not_a_minimum_is_let_go_in_the_end() -> None:
@@ -176,11 +181,12 @@ def test_waiting_functions_share_what_is_left() -> None:
 
 def test_one_busy_function_does_not_starve_the_others() -> None:
     small = replace(PLENTY, containers=12)
-    quiet = [demand(f"quiet-{n}", arrivals=steady(2, until=0)) for n in range(6)]
-    busy = demand("busy", arrivals=steady(0.02, until=0), ready=12)
+    quiet = [demand(f"quiet-{n}", arrivals=steady(0.5, until=0)) for n in range(6)]
+    busy = demand("busy", arrivals=steady(0.01, until=0, count=2000), max_warm=100)
+    assert starts(decide(busy)) > 12
     actions = decide(busy, *quiet, budget=small)
-    assert all(starts(actions, function.key) == 1 for function in quiet)
-    assert stops(actions, "busy") == 6
+    assert all(starts(actions, function.key) >= 1 for function in quiet)
+    assert starts(actions) == 12
 
 
 def test_the_room_is_taken_from_what_is_worth_least() -> None:
@@ -345,14 +351,16 @@ def test_in_the_end_only_minimums_are_left(functions: list[Demand]) -> None:
         )
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.floats(0.5, 30.0), min_size=2, max_size=6), st.integers(1, 5), st.integers())
+@pytest.mark.parametrize(
+    ("pauses", "containers"),
+    [([7.0, 9.0], 1), ([1.0, 3.0, 10.0, 30.0], 2), ([2.0] * 4, 2), ([30.0, 20.0, 10.0, 5.0], 3)],
+)
 def test_under_steady_traffic_containers_are_not_swapped_to_and_fro(
-    pauses: list[float], containers: int, seed: int
+    pauses: list[float], containers: int
 ) -> None:
     """Functions called at random at constant rates share too few containers."""
     tight = Budget(containers=containers, memory=1 << 50, starts=2, idle=600.0)
-    chance = random.Random(seed)
+    chance = random.Random(1)
     functions = [demand(f"f{number}") for number in range(len(pauses))]
     coming = [chance.expovariate(1 / pause) for pause in pauses]
     came = stopped = 0
@@ -368,7 +376,7 @@ def test_under_steady_traffic_containers_are_not_swapped_to_and_fro(
             for function in applied(functions, actions)
         ]
         stopped += stops(actions)
-    assert stopped <= 20 + came / 2
+    assert stopped <= 10 + came / 5
 
 
 @pytest.mark.parametrize("idle", [0.0, -1.0])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from sandbox import images
+from sandbox.builds.compile import BuildFailedError
 from sandbox.errors import RuntimeNotAvailableError
 from sandbox.policy import Policy, choose_runtime_class, effective_policy
 from sandbox.runtimes import RUNTIMES
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
     from sandbox.engine.base import Engine, Image, RuntimeClass
     from sandbox.function import Function
     from sandbox.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,21 @@ class Deployment:
     policy: Policy
     runtime_class: RuntimeClass
 
+    @property
+    def reuse(self) -> int:
+        """How many requests one container may be asked; a stdio script ends with its first."""
+        return self.policy.reuse if self.function.interface == "handler" else 1
+
+    @cached_property
+    def key(self) -> str:
+        """What two deployments must share for one's containers to serve the other."""
+        function = self.function
+        parts = (
+            function.name, function.runtime, function.entrypoint, function.interface,
+            self.bundle.digest, self.image, self.policy, self.runtime_class,
+        )  # fmt: skip
+        return sha256(repr(parts).encode()).hexdigest()[:32]
+
 
 class Deployer:
     """Makes deployments: snapshots and builds what changed, looks up the rest."""
@@ -39,8 +61,33 @@ class Deployer:
         self._settings = settings
         self._store = store
         self._builder = builder
+        self._lock = threading.Lock()
+        # By name: what was deployed, and from which reading of the functions' directory.
+        self._deployed: dict[str, tuple[Function, Deployment]] = {}
 
     def deploy(self, function: Function) -> Deployment:
+        """The function as it was on disk when it was deployed first.
+
+        To deploy it anew, read the directory again: that makes another `Function`. Where that
+        cannot be built, the version before it goes on serving.
+
+        Raises: see `deploy_anew`.
+        """
+        with self._lock:
+            known, deployment = self._deployed.get(function.name, (None, None))
+        if known is function and deployment is not None:
+            return deployment
+        try:
+            deployment = self.deploy_anew(function)
+        except BuildFailedError as failure:
+            if deployment is None:
+                raise
+            log.warning("%s: %s; the version before it goes on serving", function.name, failure)
+        with self._lock:
+            self._deployed[function.name] = function, deployment
+        return deployment
+
+    def deploy_anew(self, function: Function) -> Deployment:
         """The function as it is on disk now.
 
         Raises:

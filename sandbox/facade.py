@@ -15,7 +15,11 @@ from sandbox.deploy import Deployer
 from sandbox.engine.docker import DockerEngine
 from sandbox.errors import InvalidRequestError, SandboxError
 from sandbox.executor import Executor, new_request_id
+from sandbox.gateway.destinations import Callback
+from sandbox.gateway.gateway import Gateways
+from sandbox.launcher import Launcher
 from sandbox.models import AuthContext, FileUpload, FunctionContext, FunctionRequest
+from sandbox.pool.pool import Pool
 from sandbox.protocol.request import parse_auth
 from sandbox.reaper import Owner, reap
 from sandbox.registry import Registry
@@ -25,6 +29,7 @@ from sandbox.settings import Settings, default_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sandbox.cancellation import Cancellation
     from sandbox.engine.base import Engine
     from sandbox.function import Function
     from sandbox.models import FunctionResponse, LogEntry
@@ -40,7 +45,7 @@ class Sandbox:
 
     A context manager: leaving it waits until every container is removed. Safe to use from many
     threads. `engine` replaces the Docker engine that the settings name; whoever hands one in
-    closes it.
+    closes it. Without `warm`, no container is booted before it is asked for.
 
     Raises:
         InvalidSettingsError: the settings or the secrets file cannot be used.
@@ -53,6 +58,7 @@ class Sandbox:
         settings: Settings | None = None,
         engine: Engine | None = None,
         registrar: Registrar | None = None,
+        warm: bool = True,
     ) -> None:
         self._closed = True  # until everything below has worked
         self.settings = settings or Settings()
@@ -66,11 +72,20 @@ class Sandbox:
         self._owner = Owner(self._store)
         bundles = BundleStore(self._store)
         builder = Builder(self.engine, self.settings, store=bundles, owner=self._owner)
+        self._deployer = Deployer(self.engine, self.settings, store=bundles, builder=builder)
+        # As functions reach it, which may be by another name.
+        self._alyx_url = (
+            Callback.parse(self.settings.alyx_url).url if self.settings.alyx_url else ""
+        )
+        self._gateways = Gateways(
+            self.settings.network, directory=self._store / "gateways" / self._owner.id
+        )
+        self._launcher = Launcher(
+            self.engine, self.settings, owner=self._owner, gateways=self._gateways
+        )
+        self._pool = Pool(self._launcher, self.settings, ahead=warm)
         self._executor = Executor(
-            self.engine,
-            self.settings,
-            deployer=Deployer(self.engine, self.settings, store=bundles, builder=builder),
-            owner=self._owner,
+            self.settings, deployer=self._deployer, pool=self._pool, launcher=self._launcher
         )
         self._reaper: threading.Thread | None = None
         self._closed = False
@@ -99,12 +114,13 @@ class Sandbox:
         timeout: float | None = None,
         request_id: str | None = None,
         on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
     ) -> FunctionResponse:
         """Run the function `name` once and return its response, successful or not.
 
         `files` are added to the input as `_files`. `timeout`, in seconds, replaces the
         function's own, up to the operator's ceiling. `on_log` is called with each log entry as
-        it comes.
+        it comes; `cancellation` ends it from another thread.
 
         Raises:
             FunctionNotFoundError: there is no such function; near names are in the message.
@@ -123,6 +139,7 @@ class Sandbox:
             timeout=timeout,
             request_id=request_id,
             on_log=on_log,
+            cancellation=cancellation,
         )
 
     def run(  # noqa: PLR0913
@@ -135,6 +152,7 @@ class Sandbox:
         timeout: float | None = None,
         request_id: str | None = None,
         on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
     ) -> FunctionResponse:
         """Run a function that is not of the directory once; else the same as `invoke`.
 
@@ -152,10 +170,12 @@ class Sandbox:
             context=FunctionContext(
                 auth=None if auth is None else parse_auth(auth),
                 env=resolve_env(function, self._secrets),
-                alyx_url=self.settings.alyx_url,
+                alyx_url=self._alyx_url,
             ),
         )
-        response = self._executor.invoke(function, request, timeout=timeout, on_log=on_log)
+        response = self._executor.invoke(
+            function, request, timeout=timeout, on_log=on_log, cancellation=cancellation
+        )
         self._reap_once()
         return response
 
@@ -176,7 +196,9 @@ class Sandbox:
         if self._closed:
             return
         self._closed = True
-        self._executor.close()
+        self._pool.close()
+        self._launcher.close()
+        self._gateways.close()
         if self._reaper is not None:
             self._reaper.join()
         self._owner.close()

@@ -1,18 +1,17 @@
 """One invocation under way: its clock, what was heard so far, and the response it leads to.
 
-It is handed a container that is created and not started; who makes and removes containers is
-`sandbox.executor`.
+It is handed an instance, which is a container that runs, and that may still boot. Who makes and
+removes them is `sandbox.launcher`; who keeps them, `sandbox.pool`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
-from sandbox.engine.base import ContainerStartError
 from sandbox.errors import Code
-from sandbox.models import FunctionError, FunctionResponse, LogEntry, Stats, timestamp_now
+from sandbox.gateway.summary import denied_entry, with_names
+from sandbox.models import FunctionError, FunctionResponse, LogEntry, Stats
 from sandbox.outcome import (
     boot_timeout_error,
     death_error,
@@ -21,16 +20,16 @@ from sandbox.outcome import (
     limits_touched,
     timeout_error,
 )
-from sandbox.protocol.handler import HandlerCollector
 from sandbox.protocol.logs import LimitExceeded
-from sandbox.protocol.response import StdioCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sandbox.cancellation import Cancellation
     from sandbox.deploy import Deployment
-    from sandbox.engine.base import Container
+    from sandbox.instance import Instance
     from sandbox.models import FunctionRequest
+    from sandbox.protocol.report import Report
     from sandbox.protocol.response import Parsed
     from sandbox.settings import Settings
 
@@ -43,7 +42,7 @@ _LINGER_SECONDS: Final = 0.1
 class Invocation:
     """One request to one deployment. `timeout` is in seconds, from now to the response."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         deployment: Deployment,
         request: FunctionRequest,
@@ -51,67 +50,70 @@ class Invocation:
         settings: Settings,
         timeout: float,
         on_log: Callable[[LogEntry], None],
+        cancellation: Cancellation,
     ) -> None:
-        limits = settings.limits
-        collector = (
-            HandlerCollector if deployment.function.interface == "handler" else StdioCollector
-        )
         self.deployment = deployment
         self.time_limit = timeout
+        self.cancellation = cancellation
         self._request = request
-        self._limits = limits
+        self._limits = settings.limits
         self._engine_timeout = settings.engine.timeout
         self._on_log = on_log
         self._told = 0
-        self._collector = collector(
-            max_output=limits.output, max_logs=limits.logs, now=timestamp_now
-        )
+        self._cold = True
         # Times of `time.monotonic`. The one deadline covers queue, boot and run.
         self._asked_at = time.monotonic()
-        self._deadline = self._asked_at + timeout
-        self._booting_at = self._asked_at
+        self.deadline = self._asked_at + timeout
+        self._served_at = self._asked_at
         self._ready_at: float | None = None
         self._answered_at: float | None = None
+        # Whether the instance may serve another request: nothing out of the ordinary has happened.
+        self.went_well = False
 
-    def queued(self) -> None:
-        """The wait for a place is over; the container boots."""
-        self._booting_at = time.monotonic()
+    def granted(self, at: float) -> None:
+        """Its turn came `at` that time of `time.monotonic`; from then on it is served."""
+        self._served_at = at
 
-    def converse(self, container: Container, payload: bytes) -> FunctionError | None:
-        """Start, ask, and listen until the function has answered or ended.
+    def converse(self, instance: Instance, payload: bytes, *, last: bool) -> FunctionError | None:
+        """Ask, and listen until the function has answered or ended.
 
-        Returns the limit that stopped it, or None. After that it has to be killed.
+        Returns what it is to be killed for, or None.
         """
+        if instance.failure is not None:
+            return instance.failure
+        self._cold = not instance.ready
+        self._tell(instance.collector.entries)
+        instance.ask(payload, self._request.request_id, last=last)
+        # What a stdio function does first cannot be told from what it does then.
+        if not self._cold or self.deployment.function.interface == "stdio":
+            self._ready_at = time.monotonic()
         try:
-            container.start()
-        except ContainerStartError as error:
-            return FunctionError(
-                code=Code.INIT_FAILED,
-                message="its container could not be started",
-                details={"reason": str(error)},
-            )
-        container.send(payload, end=True)
-        try:
-            self._listen(container)
+            self._listen(instance)
         except TimeoutError:
-            return self._out_of_time()
+            return self._out_of_time(instance)
         except LimitExceeded as exceeded:
             return flood_error(exceeded.limit, self._limits, observed=exceeded.observed)
+        finally:
+            self._answered_at = time.monotonic()
         return None
 
-    def _listen(self, container: Container) -> None:
-        boot_deadline = self._booting_at + self._limits.boot
-        while True:
-            self._note_ready()
-            if self._collector.complete or self._collector.ended:
-                return
-            deadline = self._deadline
-            if self._ready_at is None:
-                deadline = min(deadline, boot_deadline)
-            chunk = container.receive(deadline)
-            if chunk is None:
-                return
-            self._tell(self._collector.feed(chunk))
+    def _listen(self, instance: Instance) -> None:
+        deadline = self.deadline
+        while not instance.ended and not instance.collector.settled:
+            if self._ready_at is None and instance.ready:
+                self._ready_at = time.monotonic()
+            if instance.collector.complete:
+                deadline = min(deadline, time.monotonic() + _LINGER_SECONDS)
+            booting = self._ready_at is None
+            try:
+                entries = instance.listen(
+                    min(deadline, instance.boot_deadline) if booting else deadline
+                )
+            except TimeoutError:
+                if instance.collector.complete:
+                    return  # what it printed before may be lost: it has closed its stderr
+                raise
+            self._tell(entries)
 
     def _tell(self, entries: Sequence[LogEntry]) -> None:
         """Hand log entries on as they come; in the end they are the response's, in its order."""
@@ -119,101 +121,120 @@ class Invocation:
             self._told += 1
             self._on_log(entry)
 
-    def _note_ready(self) -> None:
-        waits = self.deployment.function.interface == "stdio" or self._collector.ready
-        if self._ready_at is None and waits:
-            self._ready_at = time.monotonic()
-
-    def _out_of_time(self) -> FunctionError:
+    def _out_of_time(self, instance: Instance) -> FunctionError:
         now = time.monotonic()
-        if self._collector.init_error is not None:
-            return self._collector.init_error
-        if self._ready_at is None and now < self._deadline:
-            return boot_timeout_error(self._limits.boot, observed=now - self._booting_at)
+        collector = instance.collector
+        if collector.init_error is not None:
+            return collector.init_error
+        if self._ready_at is None and now < self.deadline:
+            return boot_timeout_error(self._limits.boot, observed=now - instance.started_at)
         return timeout_error(
-            self.time_limit, observed=now - self._asked_at, answered=self._collector.answered
+            self.time_limit, observed=now - self._asked_at, answered=collector.answered
         )
 
-    def linger(self, container: Container) -> None:
-        """After a handler's answer, take the rest: prints that are on their way, init's report.
-
-        They come by another stream than the answer. A handler that does not end at once is not
-        waited for any longer.
-        """
-        self._answered_at = time.monotonic()
-        if self._collector.complete:
-            self._drain(container, self._answered_at + _LINGER_SECONDS)
-
-    def drain(self, container: Container) -> None:
-        """Take what a killed function had still written, for its logs."""
-        self._drain(container, time.monotonic() + _DRAIN_SECONDS)
-
-    def _drain(self, container: Container, deadline: float) -> None:
-        while True:
+    def drain(self, instance: Instance) -> None:
+        """Take what a function that is being killed had still written, for its logs."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while not instance.ended:
             try:
-                chunk = container.receive(deadline)
+                self._tell(instance.listen(deadline))
             except TimeoutError:
                 return
-            if chunk is None:
-                return
-            with contextlib.suppress(LimitExceeded):
-                self._tell(self._collector.feed(chunk))
+            except LimitExceeded:
+                continue
 
-    def answered(self, container: Container) -> FunctionResponse:
+    def answered(self, instance: Instance) -> FunctionResponse:
         """The response of a function that answered or ended by itself."""
-        parsed = self._collector.finish()
-        report = self._collector.report
+        collector = instance.collector
+        parsed = collector.finish()
+        if self.cancellation.cancelled and not parsed.well_formed:
+            return self._response(instance, parsed, cancelled_error())
         if parsed.well_formed:
-            return self._response(parsed, parsed.error)
-        if self._collector.init_error is not None:
-            return self._response(parsed, self._collector.init_error)
-        if report is None and not self._collector.complete:
-            # Init was killed too, or is not there: the engine knows how it ended.
-            ended = container.wait(self._engine_timeout)
-            death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
-        else:
+            self.went_well = not instance.ended
+            return self._response(instance, parsed, parsed.error)
+        if collector.init_error is not None:
+            return self._response(instance, parsed, collector.init_error)
+        report = collector.report
+        if report is not None and report.ended:
             death = death_from(report)
+        else:
+            # Init was killed too, or is not there: the engine knows how it ended.
+            ended = instance.container.wait(self._engine_timeout)
+            death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
         error = death_error(
             death,
             self.deployment.policy,
             phase="boot" if self._ready_at is None else "run",
             invalid=parsed.error,
         )
-        return self._response(parsed, error)
+        return self._response(instance, parsed, error)
 
-    def killed(self, error: FunctionError) -> FunctionResponse:
-        """The response of a function that a limit stopped."""
-        return self._response(self._collector.finish(), error)
+    def killed(self, instance: Instance, error: FunctionError) -> FunctionResponse:
+        """The response of a function that was stopped for `error`."""
+        return self._response(instance, instance.collector.finish(), error)
 
-    def _response(self, parsed: Parsed, error: FunctionError | None) -> FunctionResponse:
+    def _response(
+        self, instance: Instance, parsed: Parsed, error: FunctionError | None
+    ) -> FunctionResponse:
         # What came with the response itself, such as the logs of a stdio function's document.
-        self._tell(parsed.logs[self._told :])
+        logs = parsed.logs
+        report = instance.collector.report
+        network = instance.gateway.stats()
+        if report is not None:
+            names = [name for name in report.denied if name not in instance.baseline.denied]
+            more = report.denied_more - instance.baseline.denied_more
+            network = with_names(network, names, self.deployment.policy.network, more=more)
+        denied = denied_entry(network)
+        if denied is not None:
+            logs = (*logs, denied)
+        self._tell(logs[self._told :])
         now = time.monotonic()
         ended_at = self._answered_at or now
         ready_at = self._ready_at if self._ready_at is not None else ended_at
-        # Init sees all of the container; where it has not reported, the bootstrap tells its own.
-        report = self._collector.report
-        used = report or self._collector.usage
         policy = self.deployment.policy
+        hits = limits_touched(report, policy, error)
+        self.went_well = self.went_well and not hits
+        cpu, peak = _used(report, instance)
         return FunctionResponse(
             request_id=self._request.request_id,
             success=error is None,
             output=parsed.output if error is None else None,
             error=error,
-            logs=parsed.logs,
+            logs=logs,
             duration_ms=_milliseconds(now - self._asked_at),
             stats=Stats(
-                cold=True,
-                queue_ms=_milliseconds(self._booting_at - self._asked_at),
-                boot_ms=_milliseconds(ready_at - self._booting_at),
+                cold=self._cold,
+                queue_ms=_milliseconds(self._served_at - self._asked_at),
+                boot_ms=_milliseconds(ready_at - self._served_at),
                 run_ms=_milliseconds(ended_at - ready_at),
-                cpu_ms=used.cpu_ms if used else None,
-                peak_memory_bytes=used.peak_memory_bytes if used else None,
+                cpu_ms=cpu,
+                peak_memory_bytes=peak,
                 runtime_class=self.deployment.runtime_class,
                 version=self.deployment.bundle.digest,
-                limits_hit=limits_touched(report, policy, error),
+                limits_hit=hits,
+                network=network,
             ),
         )
+
+
+def cancelled_error() -> FunctionError:
+    """CANCELLED: the caller went away."""
+    return FunctionError(code=Code.CANCELLED, message="the caller cancelled it")
+
+
+def _used(report: Report | None, instance: Instance) -> tuple[float | None, int | None]:
+    """CPU time in milliseconds, and peak memory in bytes, of this request.
+
+    Init sees all of the container; where it cannot, the bootstrap tells its own.
+    """
+    told = instance.collector.usage
+    cpu = told.cpu_ms if told else None
+    peak = told.peak_memory_bytes if told else None
+    if report is not None and report.cpu_ms:
+        cpu = round(report.cpu_ms - (instance.baseline.cpu_ms or 0.0), 3)
+    if report is not None and report.peak_memory_bytes:
+        peak = report.peak_memory_bytes
+    return cpu, peak
 
 
 def _milliseconds(seconds: float) -> float:

@@ -14,6 +14,7 @@ from sandbox.engine.base import ContainerSpec, Mount, RuntimeClass
 from sandbox.errors import PolicyRefusedError
 from sandbox.gateway.allocation import Attachment
 from sandbox.gateway.destinations import Callback, Destination, NetworkPolicy, covered
+from sandbox.protocol.report import NONCE_VARIABLE
 from sandbox.runtimes import FUNCTION_DIR, INIT, RUNTIMES
 from sandbox.seccomp import profile
 from sandbox.units import MIB, format_duration, format_size
@@ -193,20 +194,25 @@ def function_spec(  # noqa: PLR0913
     uid: int,
     runtime_class: RuntimeClass,
     labels: Mapping[str, str],
+    nonce: str = "",
+    announce: bool = False,
     network: Attachment = Attachment(),  # noqa: B008 - frozen
 ) -> ContainerSpec:
     """The container that serves `function`, whose files are in `bundle` on the engine's host.
 
-    `network` is what its gateway adds (see `sandbox.gateway.gateway`).
+    `nonce` marks what its init says, see `sandbox.protocol.report`; with `announce`, init tells
+    when the function waits for its request. `network` is what its gateway adds (see
+    `sandbox.gateway.gateway`).
     """
     runtime = RUNTIMES[function.runtime]
-    mode = ("--handler",) if function.interface == "handler" else ()
+    modes = {"--handler": function.interface == "handler", "--announce": announce}
+    mode = tuple(name for name, wanted in modes.items() if wanted)
     command = runtime.command(function.entrypoint, function.interface)
     return ContainerSpec(
         image=image,
         command=(INIT, *mode, *network.arguments, *command),
         working_dir=str(FUNCTION_DIR),
-        env={**runtime.env, **network.env},
+        env={**runtime.env, **network.env, NONCE_VARIABLE: nonce},
         uid=uid,
         gid=uid,
         mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)), *network.mounts),

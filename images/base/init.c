@@ -47,8 +47,10 @@
 #include "report.h"
 
 #define MILLISECOND 1000000LL
-/* How often to look whether the command has settled, in milliseconds. */
+/* How often to look whether the command has settled, in milliseconds; less often after so many. */
 #define LOOK_EVERY 3
+#define LOOK_LATER 50
+#define LOOKS 400
 /* It has, when it used no CPU for so long; the second where CPU time is counted in long ticks. */
 #define QUIET_LINUX (10 * MILLISECOND)
 #define QUIET_OTHER (50 * MILLISECOND)
@@ -159,12 +161,11 @@ struct output {
     unsigned long long bytes; /* passed on so far */
 };
 
-/* Pass on what is there, or a part of a flood. Returns whether there was anything. */
+/* Pass on what is there, or a part of a flood. Returns whether more may come. */
 static int pass_on(struct output *output)
 {
     static char data[65536];
-    unsigned long long before = output->bytes;
-    ssize_t size;
+    ssize_t size = 1;
     for (int round = 0; round < ROUNDS && (size = read(output->from, data, sizeof data)) > 0; round++) {
         for (ssize_t sent = 0; sent < size;) {
             ssize_t count = write(STDOUT_FILENO, data + sent, size - sent);
@@ -174,23 +175,28 @@ static int pass_on(struct output *output)
         }
         output->bytes += size;
     }
-    return output->bytes > before;
+    return size != 0;
 }
 
 /* Wait for the command's end, and serve it meanwhile. Returns its status. */
 static int attend(pid_t child, int epoll, int signals, struct output *output, int announce)
 {
-    for (int status = 0;;) {
+    for (int status = 0, looks = 0;;) {
         struct epoll_event events[32];
-        int count = epoll_wait(epoll, events, 32, announce ? LOOK_EVERY : -1);
+        int pause = !announce ? -1 : looks++ < LOOKS ? LOOK_EVERY : LOOK_LATER;
+        int count = epoll_wait(epoll, events, 32, pause);
         for (int i = 0; i < count; i++) {
             void *source = events[i].data.ptr;
             struct signalfd_siginfo signal;
             if (source == output) {
-                if (pass_on(output))
+                unsigned long long before = output->bytes;
+                int more = pass_on(output);
+                if (output->bytes > before)
                     report(NULL, 0, output->bytes);
-                else /* all of its writers have closed it */
+                if (!more) { /* all of its writers have closed it, and nobody is to wait for it */
                     epoll_ctl(epoll, EPOLL_CTL_DEL, output->from, NULL);
+                    close(STDOUT_FILENO);
+                }
             } else if (source != NULL)
                 network_event(epoll, source, events[i].events);
             else if (read(signals, &signal, sizeof signal) != sizeof signal)
@@ -273,6 +279,7 @@ int main(int argc, char **argv)
     do
         kill(-1, SIGKILL);
     while (waitpid(-1, NULL, 0) > 0 || errno != ECHILD);
+    /* All of its writers are dead: it ends. */
     while (pass_on(&output))
         ;
 

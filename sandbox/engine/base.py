@@ -130,10 +130,14 @@ class Container(Protocol):
     def send(self, data: bytes, *, end: bool = False) -> None:
         """Queue bytes for stdin, and with `end` its end of file; `receive` delivers them."""
 
+    def fileno(self) -> int:
+        """A descriptor that can be polled: it becomes readable when `receive` has something."""
+
     def receive(self, deadline: float) -> Chunk | None:
         """The next bytes of stdout or stderr, or None once both have ended.
 
-        `deadline` is on the clock of `time.monotonic`. Raises TimeoutError once it has passed.
+        `deadline` is on the clock of `time.monotonic`. Raises TimeoutError if it has passed and
+        nothing is there.
         """
 
     def kill(self) -> None:

@@ -56,18 +56,23 @@ class DockerContainer:
         self._end_pending = self._end_pending or end
         self._flush()
 
+    def fileno(self) -> int:
+        """The descriptor of the attached stream."""
+        return self._socket.fileno()
+
     def receive(self, deadline: float) -> Chunk | None:
         """The next bytes, or None at the end; delivers what `send` queued. Raises TimeoutError."""
         while not self._received:
             if self._ended:
                 return None
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError
+            remaining = max(deadline - time.monotonic(), 0.0)
             poll = select.poll()
             wants_write = bool(self._outgoing) or self._end_pending
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if wants_write else 0))
-            for _, events in poll.poll(remaining * 1000):
+            happened = poll.poll(remaining * 1000)
+            if not happened and not remaining:
+                raise TimeoutError
+            for _, events in happened:
                 if events & select.POLLOUT:
                     self._flush()
                 if events & ~select.POLLOUT:

@@ -18,6 +18,7 @@ the function has answered, is cut at the cap.
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ from sandbox.protocol.logs import MAX_LINE, LimitExceeded, Lines, Log, entry_fro
 from sandbox.protocol.report import Marks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sandbox.engine.base import Chunk
     from sandbox.models import JsonObject, LogEntry
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # How much of each stream an INVALID_RESPONSE shows.
 SHOWN: Final = 2 * 1024
+# There can be millions. Each match begins behind a line's end, so that no byte is looked at twice.
+_BLANK_LINES: Final = re.compile(rb"(?<=\n)\s*\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,11 @@ class Collector:
     def settled(self) -> bool:
         """Whether all has come that was written before the response, or the function has ended."""
         return self.complete or self.ended
+
+    @property
+    def entries(self) -> Sequence[LogEntry]:
+        """The log entries so far."""
+        return self._log.entries
 
     @property
     def report(self) -> Report | None:
@@ -203,6 +211,8 @@ class StdioCollector(Collector):
         self._stdout = bytearray()
         self._complete = False
         self._looked_at = 0
+        # What `_find_response` said of so many bytes: parsing is not for free.
+        self._found: tuple[int, tuple[JsonObject | None, bytes, str]] | None = None
 
     def _feed_stdout(self, data: bytes) -> None:
         self._stdout += data[: max(self._max_output - self.output_bytes, 0)]
@@ -227,13 +237,18 @@ class StdioCollector(Collector):
     @property
     def answered(self) -> bool:
         """Whether what came so far is a response, though the function has not ended."""
-        return _find_response(bytes(self._stdout))[0] is not None
+        return self._find()[0] is not None
+
+    def _find(self) -> tuple[JsonObject | None, bytes, str]:
+        if self._found is None or self._found[0] != len(self._stdout):
+            self._found = len(self._stdout), _find_response(bytes(self._stdout))
+        return self._found[1]
 
     def _parse(self) -> Parsed:
-        stdout = bytes(self._stdout)
-        document, before, reason = _find_response(stdout)
+        document, before, reason = self._find()
         if document is None:
-            return self._invalid(reason, stdout)
+            return self._invalid(reason, bytes(self._stdout[: SHOWN + 1]))
+        before = _BLANK_LINES.sub(b"", before)
         lines = Lines(MAX_LINE)
         with contextlib.suppress(LimitExceeded):
             self._add_lines(line for line in lines.feed(before) if line.data.strip())

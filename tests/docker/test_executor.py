@@ -89,12 +89,27 @@ def test_a_function_that_does_not_end_is_killed_at_its_deadline(
     assert engine.containers({LABEL_STORE: store_id, LABEL_FUNCTION: "stuck"}) == []
 
 
-def test_a_response_and_then_a_hang_is_a_timeout_that_says_so(write: Write, invoke: Invoke) -> None:
+def test_a_response_is_not_held_back_by_what_comes_after_it(write: Write, invoke: Invoke) -> None:
     write("hang/index.py", ECHO + "\nsys.stdout.flush()\nimport time\ntime.sleep(60)\n")
-    write("hang/function.yaml", "timeout: 1500ms\n")
-    response = invoke("hang")
-    assert response.error.code == "TIMEOUT"
-    assert "did not exit" in response.error.message
+    response = invoke("hang", {"n": 1})
+    assert response.output == {"n": 1}
+    assert response.stats.run_ms < 30_000
+
+
+def test_a_json_line_that_may_be_a_log_is_no_response_before_the_end(
+    write: Write, invoke: Invoke
+) -> None:
+    write(
+        "slow/index.py",
+        "import json, sys, time\n"
+        "sys.stdin.read()\n"
+        "print(json.dumps({'success': True, 'step': 1}), flush=True)\n"
+        "time.sleep(0.5)\n"
+        "print(json.dumps({'success': True, 'output': 2}))\n",
+    )
+    response = invoke("slow")
+    assert response.output == 2
+    assert [entry.message for entry in response.logs] == ['{"success": true, "step": 1}']
 
 
 def test_more_memory_than_the_limit_is_out_of_memory(write: Write, invoke: Invoke) -> None:

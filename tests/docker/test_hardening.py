@@ -166,9 +166,11 @@ def test_from_the_engine_s_side_the_request_is_not_in_the_container_s_configurat
     assert host["Memory"] == host["MemorySwap"] == 128 << 20
     assert host["PidsLimit"] == 128
     assert host["LogConfig"]["Type"] == "none"
-    assert [(mount["Destination"], mount["RW"]) for mount in state["Mounts"]] == [
-        ("/function", False)
-    ]
+    assert {(mount["Destination"], mount["RW"]) for mount in state["Mounts"]} == {
+        ("/function", False),
+        ("/etc/hosts", False),
+        ("/etc/resolv.conf", False),
+    }
 
 
 def test_a_fork_bomb_stops_at_the_limit_and_is_listed(

@@ -1,0 +1,472 @@
+"""Instances, kept booted before they are asked, and the queue of those who wait for one.
+
+Decisions are made under the lock; what the engine has to do for them is done by the launcher's
+threads. What is to be booted or let go is decided by `sandbox.pool.plan`; this module carries it
+out. One thread, the keeper, hears the instances that nobody uses: it sees when they have booted,
+and when they die.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sandbox.errors import OverloadedError
+from sandbox.pool.plan import Budget, Load, Start, State, load, plan
+from sandbox.pool.shelf import Shelf, Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from sandbox.cancellation import Cancellation
+    from sandbox.deploy import Deployment
+    from sandbox.instance import Instance
+    from sandbox.launcher import Launcher
+    from sandbox.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# How often everything is planned anew though nothing has happened, in seconds.
+_TICK: Final = 1.0
+# So many functions can be planned at every change; of more, only those that changed.
+_FEW: Final = 32
+
+
+class Lease(NamedTuple):
+    """An instance that is the caller's until it is given back, and when its turn had come."""
+
+    instance: Instance
+    granted_at: float
+
+
+class CancelledError(Exception):
+    """The caller went away while its invocation waited."""
+
+
+class Pool:
+    """The instances of all functions. Safe to use from many threads.
+
+    `on_cold_only(deployment, reason)` is told of a function that cannot wait for its request.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        settings: Settings,
+        *,
+        ahead: bool = True,
+        on_cold_only: Callable[[Deployment, str], None] = lambda _deployment, _reason: None,
+    ) -> None:
+        self._launcher = launcher
+        self._settings = settings
+        self._ahead = ahead and settings.pool.enabled
+        self._on_cold_only = on_cold_only
+        starts = settings.pool.starts or max(1, (os.cpu_count() or 1) // 2)
+        self._budget = Budget(
+            containers=settings.pool.containers,
+            memory=settings.pool.memory,
+            starts=starts,
+            idle=settings.pool.idle,
+        )
+        self._lock = threading.Lock()
+        self._shelves: dict[str, Shelf] = {}
+        # The version in force of each function, by name.
+        self._versions: dict[str, Shelf] = {}
+        self._running = 0
+        # Who is in a queue, and which of them have not had their turn yet.
+        self._queued = 0
+        self._waiting = 0
+        self._parked: dict[int, tuple[Shelf, Instance]] = {}
+        self._changed: set[str] = set()
+        self._closed = False
+        self._keeper: threading.Thread | None = None
+        self._poller = select.epoll()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller.register(self._wakeup, select.EPOLLIN)
+        launcher.on_removed = self._removed
+
+    def acquire(
+        self, deployment: Deployment, *, deadline: float, cancellation: Cancellation
+    ) -> Lease:
+        """An instance of `deployment`, which is the caller's until `release`; it may still boot.
+
+        `deadline` is in the time of `time.monotonic`.
+
+        Raises:
+            OverloadedError: the queue is full, or no place came free until the deadline.
+            CancelledError: the caller went away meanwhile.
+            SandboxError: the engine could not make one.
+        """
+        with self._lock:
+            shelf = self._shelf(deployment)
+            now = time.monotonic()
+            shelf.arrivals.note(now)
+            if self._running < self._settings.concurrency and not self._waiting:
+                instance = self._take(shelf)
+                if instance is not None:
+                    self._running += 1
+                    return Lease(instance, now)
+            waiter = self._enqueue(shelf, now)
+            self._dispatch()
+        wake = waiter.woken.set
+        cancellation.on_cancel(wake)
+        try:
+            waiter.woken.wait(max(deadline - time.monotonic(), 0.0))
+        finally:
+            cancellation.forget(wake)
+            with self._lock:
+                self._leave(shelf, waiter)
+        if waiter.instance is not None:
+            return Lease(waiter.instance, waiter.granted_at)
+        if waiter.error is not None:
+            raise waiter.error
+        if cancellation.cancelled:
+            raise CancelledError
+        raise OverloadedError(
+            f"no container came free until the deadline ({self._settings.concurrency} places)",
+            retry_after=1.0,
+            hint="try again, or raise `concurrency` in the settings",
+        )
+
+    def release(self, instance: Instance, *, reusable: bool, gently: bool) -> None:
+        """Give an instance back: kept if `reusable`, else removed; `gently` lets it end first."""
+        with self._lock:
+            shelf = self._shelves[instance.deployment.key]
+            self._running -= 1
+            shelf.busy -= 1
+            kept = reusable and not shelf.retired and instance.usable
+            if kept:
+                instance.renew()
+                self._place(shelf, instance)
+            self._dispatch()
+            self._note_change(shelf)
+            self._forget_if_empty(shelf)
+        if not kept:
+            self._launcher.discard(instance, gently=gently)
+
+    def keep(self, deployments: Iterable[Deployment]) -> None:
+        """These are the versions in force: what is kept of others is let go, these are booted."""
+        with self._lock:
+            shelves = [self._shelf(deployment) for deployment in deployments]
+            names = {shelf.deployment.function.name for shelf in shelves}
+            for name in self._versions.keys() - names:
+                self._retire(self._versions.pop(name))
+            for shelf in shelves:
+                self._note_change(shelf)
+
+    def states(self) -> Mapping[str, Mapping[str, object]]:
+        """Of each function by name: how many containers are ready, boot and are busy, who waits,
+        and why none is booted ahead where that is so."""
+        with self._lock:
+            return {
+                name: {
+                    "version": shelf.deployment.bundle.digest,
+                    "ready": len(shelf.ready),
+                    "booting": len(shelf.booting) + shelf.creating + shelf.overheard,
+                    "busy": shelf.busy,
+                    "waiting": len(shelf.waiters),
+                    "cold_only": shelf.cold_only or None,
+                    "boot_failure": shelf.failure or None,
+                }
+                for name, shelf in self._versions.items()
+            }
+
+    def close(self) -> None:
+        """Let go of all instances that nobody uses, and start no more. May be called twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            keeper = self._keeper
+            for shelf in list(self._shelves.values()):
+                self._retire(shelf)
+        self._wake()
+        if keeper is not None:
+            keeper.join()
+        self._poller.close()
+        os.close(self._wakeup)
+
+    # Everything below is called with the lock held, but where it says otherwise.
+
+    def _shelf(self, deployment: Deployment) -> Shelf:
+        """The shelf of this version, which is in force from now on."""
+        shelf = self._shelves.get(deployment.key)
+        if shelf is None:
+            shelf = self._shelves[deployment.key] = Shelf(deployment.key, deployment)
+        name = deployment.function.name
+        before = self._versions.get(name)
+        if before is not shelf:
+            self._versions[name] = shelf
+            shelf.retired = False
+            if before is not None:
+                # How it is called does not change with its files.
+                shelf.arrivals, shelf.boot_seconds = before.arrivals, before.boot_seconds
+                self._retire(before)
+        return shelf
+
+    def _retire(self, shelf: Shelf) -> None:
+        shelf.retired = True
+        while (instance := self._unpark(shelf)) is not None:
+            self._launcher.discard(instance)
+        self._forget_if_empty(shelf)
+
+    def _forget_if_empty(self, shelf: Shelf) -> None:
+        if shelf.retired and not shelf.containers and not shelf.waiters:
+            self._shelves.pop(shelf.key, None)
+
+    def _enqueue(self, shelf: Shelf, now: float) -> Waiter:
+        queue = self._settings.queue
+        full = self._waiting >= queue.length or len(shelf.waiters) >= queue.per_function
+        if full and self._running >= self._settings.concurrency:
+            raise OverloadedError(
+                f"{self._waiting} invocations wait already",
+                retry_after=1.0,
+                hint="try again later, or raise `queue.length` or `queue.per_function`",
+            )
+        waiter = Waiter(now)
+        shelf.waiters.append(waiter)
+        self._queued += 1
+        self._waiting += 1
+        return waiter
+
+    def _leave(self, shelf: Shelf, waiter: Waiter) -> None:
+        """A waiter's wait is over, well or not."""
+        shelf.waiters.remove(waiter)
+        self._queued -= 1
+        if not waiter.granted:
+            self._waiting -= 1
+        elif waiter.instance is None:
+            self._running -= 1
+            self._dispatch()
+        self._forget_if_empty(shelf)
+
+    def _dispatch(self) -> None:
+        """Give turns to who waits, fewest in use first; and instances to whose turn it is."""
+        while self._waiting and self._running < self._settings.concurrency:
+            waiting = [
+                (shelf.load, waiter.since, shelf, waiter)
+                for shelf in self._shelves.values()
+                if (waiter := next((item for item in shelf.waiters if not item.granted), None))
+            ]
+            _, _, shelf, waiter = min(waiting, key=lambda item: item[:2])
+            waiter.granted = True
+            waiter.granted_at = time.monotonic()
+            self._waiting -= 1
+            self._running += 1
+        if self._queued:
+            for shelf in self._shelves.values():
+                self._serve(shelf)
+
+    def _serve(self, shelf: Shelf) -> None:
+        """Give instances to whose turn it is; start those that are missing."""
+        while (waiter := shelf.next_unserved()) is not None:
+            instance = self._take(shelf)
+            if instance is None:
+                break
+            waiter.instance = instance
+            waiter.woken.set()
+        for _ in range(shelf.unserved - shelf.creating - shelf.overheard):
+            if self._containers() >= self._budget.containers:
+                self._note_change(shelf)  # the plan takes the room from somebody
+                return
+            self._start(shelf)
+
+    def _containers(self) -> int:
+        in_use = sum(shelf.containers for shelf in self._shelves.values())
+        return in_use + self._launcher.removing
+
+    def _take(self, shelf: Shelf) -> Instance | None:
+        instance = self._unpark(shelf)
+        if instance is not None:
+            shelf.busy += 1
+        return instance
+
+    def _unpark(self, shelf: Shelf) -> Instance | None:
+        instance = shelf.take()
+        if instance is not None:
+            self._ignore(instance)
+        return instance
+
+    def _ignore(self, instance: Instance) -> None:
+        """Hear an instance no more: it is somebody's, or is let go."""
+        descriptor = instance.container.fileno()
+        if descriptor in self._parked:
+            del self._parked[descriptor]
+            self._poller.unregister(descriptor)
+
+    def _place(self, shelf: Shelf, instance: Instance) -> None:
+        """Give an instance to who waits for one, else keep it."""
+        waiter = shelf.next_unserved()
+        if waiter is not None:
+            shelf.busy += 1
+            waiter.instance = instance
+            waiter.woken.set()
+            return
+        shelf.put(instance)
+        descriptor = instance.container.fileno()
+        self._parked[descriptor] = (shelf, instance)
+        self._poller.register(descriptor, select.EPOLLIN)
+        self._start_keeper()
+
+    def _removed(self) -> None:
+        """A container is gone from the engine, and leaves room; without the lock."""
+        if self._queued:
+            with self._lock:
+                self._dispatch()
+
+    def _start(self, shelf: Shelf) -> None:
+        shelf.creating += 1
+        self._launcher.submit(lambda: self._launch(shelf))
+
+    def _launch(self, shelf: Shelf) -> None:
+        """Make an instance for the shelf; in a thread of the launcher's, without the lock."""
+        try:
+            instance = self._launcher.launch(shelf.deployment)
+        except Exception as error:  # the edge of a thread; who waits for it raises it
+            log.debug("could not launch %s", shelf.deployment.function.name, exc_info=True)
+            with self._lock:
+                self._launch_failed(shelf, error)
+            return
+        with self._lock:
+            shelf.creating -= 1
+            wanted = shelf.next_unserved() is not None
+            kept = wanted or (self._ahead and not shelf.retired and instance.usable)
+            if kept:
+                self._place(shelf, instance)
+            elif instance.failure is not None:
+                shelf.failed(instance.failure.message, time.monotonic())
+            self._note_change(shelf)
+            self._forget_if_empty(shelf)
+        if not kept:
+            self._launcher.discard(instance)
+
+    def _launch_failed(self, shelf: Shelf, error: Exception) -> None:
+        shelf.creating -= 1
+        shelf.failed(str(error), time.monotonic())
+        waiter = shelf.next_unserved()
+        if waiter is not None:
+            waiter.error = error
+            waiter.woken.set()
+        self._note_change(shelf)
+        self._forget_if_empty(shelf)
+
+    def _note_change(self, shelf: Shelf) -> None:
+        if self._ahead and not self._closed:
+            self._changed.add(shelf.key)
+            self._start_keeper()
+            self._wake()
+
+    def _start_keeper(self) -> None:
+        if self._keeper is None and not self._closed:
+            self._keeper = threading.Thread(target=self._run_keeper, name="keeper", daemon=True)
+            self._keeper.start()
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wakeup, 1)
+
+    # The keeper's thread; without the lock.
+
+    def _run_keeper(self) -> None:
+        planned_at = 0.0
+        while not self._closed:
+            timeout = max(0.0, planned_at + _TICK - time.monotonic())
+            for descriptor, _ in self._poller.poll(timeout):
+                if descriptor == self._wakeup:
+                    os.eventfd_read(descriptor)
+                else:
+                    self._overhear(descriptor)
+            try:
+                with self._lock:
+                    self._expire_boots()
+                    everything = time.monotonic() >= planned_at + _TICK
+                    if everything:
+                        planned_at = time.monotonic()
+                    if self._ahead and not self._closed and (everything or self._changed):
+                        self._carry_out(everything=everything)
+            except Exception:  # the edge of a thread: warm containers are a convenience
+                log.exception("could not plan the pool")
+
+    def _overhear(self, descriptor: int) -> None:
+        """Take what an instance says that nobody uses."""
+        with self._lock:
+            if descriptor not in self._parked:
+                return  # it was taken a moment ago
+            shelf, instance = self._parked[descriptor]
+            self._ignore(instance)
+            shelf.drop(instance)
+            shelf.overheard += 1
+        was_ready = instance.ready
+        instance.overhear()
+        with self._lock:
+            shelf.overheard -= 1
+            if instance.usable and not instance.spoke_unasked and not shelf.retired:
+                if instance.ready and not was_ready:
+                    shelf.booted(time.monotonic() - instance.created_at)
+                    self._changed.add(shelf.key)
+                self._place(shelf, instance)
+                return
+            self._lose(shelf, instance, was_ready=was_ready)
+            self._serve(shelf)
+        self._launcher.discard(instance)
+
+    def _lose(self, shelf: Shelf, instance: Instance, *, was_ready: bool) -> None:
+        """An instance has died, or spoken out of turn, before it was asked."""
+        self._changed.add(shelf.key)
+        reason = _why_lost(instance)
+        if instance.deployment.function.interface == "stdio" and instance.flood is None:
+            shelf.cold_only = reason
+            self._on_cold_only(shelf.deployment, reason)
+        elif not was_ready:
+            shelf.failed(reason, time.monotonic())
+        self._forget_if_empty(shelf)
+
+    def _expire_boots(self) -> None:
+        """Let go of what takes too long to boot."""
+        now = time.monotonic()
+        for shelf in list(self._shelves.values()):
+            while shelf.booting and shelf.booting[0].boot_deadline <= now:
+                instance = shelf.booting.popleft()
+                self._ignore(instance)
+                shelf.failed("it was not ready within limits.boot", now)
+                self._launcher.discard(instance)
+
+    def _carry_out(self, *, everything: bool) -> None:
+        """Plan, and do it; with the lock."""
+        shelves = list(self._shelves.values())
+        elsewhere = Load()
+        demands = {shelf.key: shelf.demand(self._settings.pool.max_warm) for shelf in shelves}
+        if not everything and len(shelves) > _FEW:
+            elsewhere = load(demands[key] for key in demands.keys() - self._changed)
+            demands = {key: demands[key] for key in demands.keys() & self._changed}
+        self._changed.clear()
+        state = State(functions=list(demands.values()), budget=self._budget, elsewhere=elsewhere)
+        for action in plan(state, time.monotonic()):
+            shelf = self._shelves[action.key]
+            if isinstance(action, Start):
+                self._start(shelf)
+                continue
+            for _ in range(action.count):
+                instance = self._unpark(shelf)
+                if instance is not None:
+                    self._launcher.discard(instance)
+
+
+def _why_lost(instance: Instance) -> str:
+    """Why an instance cannot be asked any more, or never could."""
+    report = instance.collector.report
+    if instance.flood is not None:
+        return f"it wrote more than its cap on {instance.flood.limit} before it was asked"
+    if instance.collector.init_error is not None:
+        return instance.collector.init_error.message
+    if report is None or not report.ended:
+        return (
+            "it answered before it was asked"
+            if not instance.ended
+            else "it ended before it was asked"
+        )
+    how = f"signal {report.signal}" if report.signal else f"exit code {report.exit_code}"
+    return f"it ended before it was asked ({how})"

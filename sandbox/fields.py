@@ -129,7 +129,8 @@ def _canonical_address(host: str) -> str | None:
     """An IPv4 address, or one of IPv6 in brackets, as the RFCs write it; None for what is none."""
     try:
         if _IPV6.fullmatch(host):
-            return f"[{ipaddress.IPv6Address(host[1:-1])}]"
+            address = ipaddress.IPv6Address(host[1:-1])
+            return str(address.ipv4_mapped or f"[{address}]")
         return str(ipaddress.IPv4Address(host))
     except ValueError:
         return None

@@ -101,14 +101,18 @@ class Callback:
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise ValueError("write a URL with a host, such as http://localhost:8090")
         port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        upstream = Destination.parse(f"{host}:{port}")
+        is_ipv6 = ":" in parts.hostname
+        upstream = Destination.parse(
+            f"[{parts.hostname}]:{port}" if is_ipv6 else f"{parts.hostname}:{port}"
+        )
         if upstream.is_wildcard:
             raise ValueError("write a URL with one host, such as http://localhost:8090")
         address = upstream.address
-        if address is None or (address.version == 4 and address.is_loopback):
+        name = upstream.host
+        if address is not None and (is_ipv6 or not address.is_loopback):
+            name = "localhost" if address.is_loopback else CALLBACK_NAME
+        if name == parts.hostname:
             return cls(url=alyx_url, destination=upstream, upstream=upstream)
-        name = "localhost" if address.is_loopback else CALLBACK_NAME
         login, at, _ = parts.netloc.rpartition("@")
         told = parts._replace(netloc=f"{login}{at}{name}:{port}").geturl()
         return cls(url=told, destination=Destination(name, port), upstream=upstream)

@@ -13,11 +13,13 @@ import pytest
 import trustme
 
 from sandbox import PolicyRefusedError, Settings
+from sandbox.reaper import Owner, reap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sandbox.engine.docker import DockerEngine
     from sandbox.models import FunctionResponse
 
 Invoke = "Callable[..., FunctionResponse]"
@@ -185,6 +187,13 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(socket, "getaddrinfo", site.resolve)
     yield site
     site.close()
+
+
+@pytest.fixture(autouse=True)
+def no_sockets_left_behind(store: Path) -> Iterator[None]:
+    """When every sandbox of a test is closed, its gateways' directories are gone."""
+    yield
+    assert list((store / "gateways").glob("*")) == []
 
 
 @pytest.fixture(params=["crun", "gvisor"])
@@ -380,6 +389,22 @@ def test_caps_end_connections_and_are_listed(
     assert "network.max_bytes" in text
     assert "network.max_total_connections" in text
     assert sum(item.bytes_received for item in response.stats.network.allowed) <= 65536
+
+
+def test_what_a_killed_process_left_behind_is_removed_by_the_next(
+    engine: DockerEngine, store: Path
+) -> None:
+    """Its lock is gone with it; that of an owner who lives is not."""
+    owner = Owner(store)
+    owner.gateways.mkdir(parents=True)
+    left = store / "gateways" / ("0" * 32)
+    (left / "container").mkdir(parents=True)
+    reap(engine, store)
+    assert not left.exists()
+    assert owner.gateways.exists()
+    owner.close()
+    reap(engine, store)
+    assert not owner.gateways.exists()
 
 
 def test_a_destination_that_the_operator_does_not_allow_is_refused(

@@ -14,7 +14,11 @@ PORTS = st.integers(1, 65535)
 NAMED = st.builds(Destination, HOSTS, PORTS)
 WILDCARDS = st.builds(lambda host, port: Destination(f"*.{host}", port), HOSTS, PORTS)
 ADDRESSES = st.builds(
-    lambda address, port: Destination(str(address), port), st.ip_addresses(), PORTS
+    lambda address, port: Destination.parse(
+        f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    ),
+    st.ip_addresses(),
+    PORTS,
 )
 
 
@@ -27,6 +31,7 @@ ADDRESSES = st.builds(
         ("*.Example.org:0443", "*.example.org:443"),
         ("[2001:DB8:0::1]:80", "[2001:db8::1]:80"),
         ("10.0.0.1:80", "10.0.0.1:80"),
+        ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
     ],
 )
 def test_a_destination_has_one_form(text: str, expected: str) -> None:
@@ -91,6 +96,8 @@ def test_a_name_does_not_cover_the_wildcard_above_it() -> None:
         ("http://localhost:8090", "http://localhost:8090", "localhost:8090", "localhost:8090"),
         ("http://127.0.0.1:8090/a", "http://127.0.0.1:8090/a", "127.0.0.1:8090", "127.0.0.1:8090"),
         ("http://[::1]:8090", "http://localhost:8090", "localhost:8090", "[::1]:8090"),
+        ("http://[::ffff:127.0.0.1]:81/", "http://localhost:81/", "localhost:81", "127.0.0.1:81"),
+        ("http://Alyx.Example.org.:81/", "http://alyx.example.org:81/", "alyx.example.org:81", "alyx.example.org:81"),
         ("https://alyx.example.org", "https://alyx.example.org", "alyx.example.org:443", "alyx.example.org:443"),
         ("http://10.0.0.7/api?x=1", "http://alyx.internal:80/api?x=1", "alyx.internal:80", "10.0.0.7:80"),
         ("http://u:p@10.0.0.7:81", "http://u:p@alyx.internal:81", "alyx.internal:81", "10.0.0.7:81"),

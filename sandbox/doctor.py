@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandbox import images
 from sandbox.doctor_limits import Check, Status, failed, try_limits
+from sandbox.doctor_versions import check_versions
 from sandbox.errors import SandboxError
 from sandbox.policy import choose_runtime_class
 from sandbox.reaper import orphans
@@ -42,6 +43,7 @@ def examine(engine: Engine, settings: Settings) -> Iterator[Check]:
         yield failed("runtime class", error)
         return
     yield _runtime_class(info, runtime_class)
+    yield from check_versions(info, runtime_class)
     store = settings.store or default_store(os.environ)
     yield from _disks(info, store)
     yield from _images(engine, settings)

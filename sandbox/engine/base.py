@@ -100,7 +100,11 @@ class ContainerInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """What the engine says of itself. `runtime_classes` are those it can run."""
+    """What the engine says of itself. `runtime_classes` are those it can run.
+
+    `components` are the versions of its parts, as they write them: `engine`, `containerd`, `runc`,
+    `kernel`; those that it tells.
+    """
 
     name: str
     version: str
@@ -111,6 +115,7 @@ class EngineInfo:
     root_dir: str
     architecture: str
     warnings: tuple[str, ...]
+    components: Mapping[str, str] = field(default_factory=dict)
 
 
 class Container(Protocol):

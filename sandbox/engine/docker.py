@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import docker.errors
 from docker.api import APIClient
@@ -84,6 +84,7 @@ class DockerEngine:
             root_dir=info.get("DockerRootDir", ""),
             architecture=info.get("Architecture", ""),
             warnings=tuple(info.get("Warnings") or ()),
+            components=_components(info),
         )
 
     def create(self, spec: ContainerSpec) -> DockerContainer:
@@ -158,6 +159,17 @@ class DockerEngine:
         if self._client_or_none is not None:
             self._client_or_none.close()
             self._client_or_none = None
+
+
+def _components(info: Mapping[str, Any]) -> dict[str, str]:
+    """Versions of what a container meets. Of a part that was built from a commit, it is that."""
+    told = {
+        "engine": info.get("ServerVersion"),
+        "containerd": (info.get("ContainerdCommit") or {}).get("ID"),
+        "runc": (info.get("RuncCommit") or {}).get("ID"),
+        "kernel": info.get("KernelVersion"),
+    }
+    return {name: version for name, version in told.items() if version}
 
 
 def _label_filters(labels: Mapping[str, str]) -> list[str]:

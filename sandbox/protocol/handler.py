@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.errors import Code
 from sandbox.protocol.json_values import JSONValueError, loads
-from sandbox.protocol.logs import LimitExceeded, Lines, entry_from
+from sandbox.protocol.logs import MIN_ENTRY, LimitExceeded, Lines, entry_from
 from sandbox.protocol.response import SHOWN, Collector, Parsed, Usage, error_from
 
 if TYPE_CHECKING:
@@ -86,14 +86,14 @@ class HandlerCollector(Collector):
         try:
             message = loads(line.data) if line.data.strip() else {}
         except JSONValueError as error:
-            self._count_output(line.size)
+            self._count_message(line)
             self._spoil(str(error), line.data)
             return
         kind = message.get("type") if isinstance(message, dict) else None
         if kind == "log":
             self._log.add(entry_from(message, self._now()), line.size)
             return
-        self._count_output(line.size)
+        self._count_message(line)
         if kind == "ready":
             self._ready = True
         elif kind == "init_error":
@@ -102,6 +102,10 @@ class HandlerCollector(Collector):
             self._take_response(message, line)
         elif message != {}:
             self._spoil("a message that the bootstrap never sends", line.data)
+
+    def _count_message(self, line: Line) -> None:
+        # However short: each is parsed, and millions of them would take half a minute.
+        self._count_output(max(line.size, MIN_ENTRY))
 
     def _take_response(self, message: JsonObject, line: Line) -> None:
         if self._expected is not None and message.get("request_id") != self._expected:

@@ -2,6 +2,8 @@
 
 Never crashes the host: whatever the bytes, the result is a value that can be written again as
 JSON, or a `JSONValueError` that says what is wrong, in time that grows with their number only.
+Nor does it fill the host's memory: an empty array is two bytes of JSON and becomes about ninety, an
+object of one key becomes 230, so their number has a cap. Texts and numbers grow twelvefold at most.
 Integers pass through exactly, of any size that the interpreter converts; of a key that comes
 twice, the last value wins, as with most readers.
 """
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_DEPTH: Final = 100
+# Objects and arrays in one document: up to 130 MB of them.
+MAX_CONTAINERS: Final = 500_000
 _BYTE_ORDER_MARK: Final = "\ufeff"
 # A text without its end runs to the end of the data: a pattern that failed there would be tried
 # again from every quote in it, which takes time with the square of the length.
 _TEXT: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _TEXTS: Final = re.compile(_TEXT.encode(), re.DOTALL)
+_TOKENS_IN_A_ROW: Final = re.compile(rf'(?:{_TEXT}|[^"]++){{1,10000}}+'.encode(), re.DOTALL)
 _TOKENS: Final = re.compile(rf"{_TEXT}|[^\s\"\[\]{{}},:]+", re.DOTALL)
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -50,8 +55,7 @@ def loads(data: bytes) -> Any:
         text = data.decode().removeprefix(_BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         raise JSONValueError(f"invalid UTF-8 at byte {error.start}") from None
-    if exceeds_depth(data):
-        raise JSONValueError(f"nested deeper than {MAX_DEPTH} levels")
+    _check_brackets(data, MAX_DEPTH, MAX_CONTAINERS)
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
@@ -67,14 +71,31 @@ def loads(data: bytes) -> Any:
 
 def exceeds_depth(data: bytes, most: int = MAX_DEPTH) -> bool:
     """Whether objects and arrays in `data` nest deeper than `most`; linear, not recursive."""
-    if data.count(b"[") + data.count(b"{") <= most:
-        return False
-    depth = 0
-    for bracket in _TEXTS.sub(b"", data).translate(None, _NOT_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > most:
-            return True
+    try:
+        _check_brackets(data, most)
+    except JSONValueError:
+        return True
     return False
+
+
+def _check_brackets(data: bytes, most_deep: int, most: float = math.inf) -> None:
+    """Refuse what nests too deep, or would become too many values; cheap for all the others."""
+    if data.count(b"[") + data.count(b"{") <= most_deep:
+        return
+    depth = count = position = 0
+    while part := _TOKENS_IN_A_ROW.match(data, position):
+        position = part.end()
+        # In parts: each text that is cut out leaves a piece behind until the end of the call.
+        for bracket in _TEXTS.sub(b"", part[0]).translate(None, _NOT_BRACKETS):
+            if bracket not in b"[{":
+                depth -= 1
+                continue
+            depth += 1
+            count += 1
+            if depth > most_deep:
+                raise JSONValueError(f"nested deeper than {most_deep} levels")
+            if count > most:
+                raise JSONValueError(f"more than {most} objects and arrays")
 
 
 def _place(text: str, matches: Callable[[str], bool]) -> str:

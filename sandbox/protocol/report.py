@@ -20,6 +20,7 @@ MARK: Final = b"\x1e"  # ASCII's record separator
 # How init is told the nonce.
 NONCE_VARIABLE: Final = "SANDBOX_NONCE"
 _LONGEST: Final = 8 * 1024
+_READY: Final = b'{"ready":true}'
 # The largest value of each number.
 _MOST: Final[Mapping[str, int]] = {
     "exit_code": 255,
@@ -36,8 +37,8 @@ _MOST: Final[Mapping[str, int]] = {
 }
 _FLAGS: Final = ("tmp_full", "shm_full")
 _NAMES: Final = "denied"
-# What init writes of a name that was looked up.
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
+# A name that was looked up, as init writes it: with "?" for what is in no name.
+_NAME: Final = re.compile(r"[A-Za-z0-9._?-]{1,253}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,8 @@ class Marks:
     def feed(self, data: bytes) -> bytes:
         """What of it the function itself wrote; the beginning of a mark is held back."""
         data = self._held + data
-        passed = []
+        passed: list[bytes] = []
+        latest = b""
         at = 0
         while (start := data.find(self._start, at)) >= 0:
             passed.append(data[at:start])
@@ -103,8 +105,15 @@ class Marks:
                 at = start
                 break
             at = end + 1
-            if not self._take(data[start + len(self._start) - 1 : end]):
-                passed.append(data[start:at])
+            text = data[start + len(self._start) - 1 : end]
+            if text == _READY:
+                self.ready = True
+                continue
+            # A report comes with every byte that a function writes, if it writes them one by one:
+            # only the latest is worth the work.
+            latest, report = data[start:at], text
+        if latest and not self._take(report):
+            passed.append(latest)
         rest = data[at:]
         held = len(rest) if start >= 0 else _overlap(rest, self._start)
         if held > _LONGEST:
@@ -119,16 +128,10 @@ class Marks:
         return held
 
     def _take(self, text: bytes) -> bool:
-        if len(text) > _LONGEST:
-            return False
         try:
-            document = loads(text)
+            report = parse_report(loads(text)) if len(text) <= _LONGEST else None
         except JSONValueError:
             return False
-        if document == {"ready": True}:
-            self.ready = True
-            return True
-        report = parse_report(document)
         if report is not None:
             self.report = report
         return report is not None

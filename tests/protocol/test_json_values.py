@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.models import dump_json
-from sandbox.protocol.json_values import MAX_DEPTH, JSONValueError, loads
+from sandbox.protocol.json_values import (
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    JSONValueError,
+    exceeds_depth,
+    loads,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -80,3 +87,44 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 
 def test_of_a_key_that_comes_twice_the_last_value_wins() -> None:
     assert loads(b'{"a": 1, "a": 2}') == {"a": 2}
+
+
+@pytest.mark.parametrize("element", [b"[],", b'{"":[]},', b"[1],", b"[[[[]]]],", b'{"a":1},'])
+def test_a_document_of_nothing_but_containers_is_refused_before_it_is_built(element: bytes) -> None:
+    """Eight megabytes of them would take 400."""
+    data = b"[" + element * ((8 << 20) // len(element)) + b"0]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(JSONValueError, match="more than 500000 objects and arrays"):
+            loads(data)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_many_containers_as_are_allowed_are_read() -> None:
+    assert len(loads(b"[" + b"[]," * (MAX_CONTAINERS - 1) + b"0]")) == MAX_CONTAINERS
+    with pytest.raises(JSONValueError, match="objects and arrays"):
+        loads(b"[" + b"[]," * MAX_CONTAINERS + b"0]")
+
+
+def test_brackets_in_texts_are_no_containers() -> None:
+    text = '\\"[{' * MAX_CONTAINERS
+    assert loads(json.dumps([text] * 2).encode()) == [text] * 2
+
+
+@given(st.lists(st.sampled_from(['"', "\\", "[", "]", "a", " "]), max_size=40), st.integers(1, 9))
+def test_depth_is_counted_outside_of_texts_only(parts: list[str], most: int) -> None:
+    """Against a plain reading, one character after another."""
+    depth = deepest = 0
+    inside = escaped = False
+    for part in parts:
+        if inside:
+            inside = escaped or part != '"'
+            escaped = not escaped and part == "\\"
+        elif part == '"':
+            inside = True
+        elif part in "[]":
+            depth += 1 if part == "[" else -1
+            deepest = max(deepest, depth)
+    assert exceeds_depth("".join(parts).encode(), most) == (deepest > most)

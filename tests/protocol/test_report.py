@@ -25,7 +25,7 @@ JSON = st.recursive(
 
 
 def line(document: object, nonce: str = NONCE) -> bytes:
-    return f"\x1e{nonce}{json.dumps(document)}\n".encode()
+    return f"\x1e{nonce}{json.dumps(document, separators=(',', ':'))}\n".encode()
 
 
 def test_a_report_has_every_field() -> None:

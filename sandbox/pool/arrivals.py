@@ -46,9 +46,10 @@ _PRIOR_SURVIVORS: Final = tuple(
 class Outlook(NamedTuple):
     """What a container that is ready now can look forward to.
 
-    `soon` is how many times a second the next group is to be expected at this moment. `rate` is
-    the same over the best time to hold the container: the chance that it is used, by the seconds
-    it is held. `use` is the chance that it is used at all before it is not worth its rent.
+    `soon` is how many times a second the next group is to be expected by the time that a container
+    has booted. `rate` is the same over the best time to hold it: the chance that it is used, by
+    the seconds it is held. `use` is the chance that it is used at all before it is not worth its
+    rent.
     """
 
     soon: float
@@ -88,9 +89,9 @@ class Arrivals:
         self._total = 0.0
         # How many pauses were at least as long as each bucket's beginning; empty: to be counted.
         self._survivors: list[float] = []
-        # The last outlook, and the bucket and the rent that it is for.
+        # The last outlook, and what it is for: bucket, boot and rent.
         self._outlook = NOTHING
-        self._outlook_of = (-1, 0.0)
+        self._outlook_of = (-1, 0.0, 0.0)
 
     def note(self, now: float) -> None:
         """An invocation has come. Takes the same short time whatever came before."""
@@ -111,7 +112,7 @@ class Arrivals:
 
     def rate(self, now: float) -> float:
         """Invocations a second, of late."""
-        if self._last is None:
+        if self._last is None or self._rate == 0.0:
             return 0.0
         return self._rate * exp(min(0.0, self._last - now) / RATE_HORIZON) / RATE_HORIZON
 
@@ -121,17 +122,21 @@ class Arrivals:
             return 0.0
         return self._at_least[size - 1] / self._at_least[0]
 
-    def outlook(self, now: float, *, rent: float) -> Outlook:
-        """What to expect at `now` if a container is worth holding for 1 / `rent` seconds a use."""
+    def outlook(self, now: float, *, boot: float, rent: float) -> Outlook:
+        """What to expect at `now` if a container is worth holding for 1 / `rent` seconds a use.
+
+        Starting one takes `boot` seconds. The answer is the same for as long as the pause so far
+        falls into one bucket, and is not computed again.
+        """
         if self._last is None:
             return NOTHING
-        of = (_bucket(now - self._group_began), rent)
+        of = (_bucket(now - self._group_began), boot, rent)
         if of != self._outlook_of:
             self._outlook_of = of
             self._outlook = self._look_ahead(*of)
         return self._outlook
 
-    def _look_ahead(self, bucket: int, rent: float) -> Outlook:
+    def _look_ahead(self, bucket: int, boot: float, rent: float) -> Outlook:
         if bucket == _LAST:
             return NOTHING
         if not self._survivors:
@@ -144,11 +149,12 @@ class Arrivals:
         soon = rate = use = held = most = 0.0
         for later in range(bucket, _LAST):
             left, lasting = survivors[later + 1], (survivors[later] + survivors[later + 1]) / 2
-            held += lasting / alive * (_BOUNDS[later + 1] - _BOUNDS[later])
+            lasting *= _BOUNDS[later + 1] - _BOUNDS[later]
+            held += lasting / alive
             used = 1.0 - left / alive
             rate = max(rate, used / held)
-            if later == bucket:
-                soon = rate
+            if _BOUNDS[later] - _BOUNDS[bucket] <= boot:
+                soon = max(soon, (survivors[later] - left) / lasting)
             if used - rent * held > most:
                 most, use = used - rent * held, used
             if rent * held > 1.0:
@@ -172,7 +178,7 @@ class Arrivals:
             self._pauses = [weight / 2 for weight in self._pauses]
             self._total /= 2
         self._survivors = []
-        self._outlook_of = (-1, 0.0)
+        self._outlook_of = (-1, 0.0, 0.0)
 
 
 def _bucket(pause: float) -> int:

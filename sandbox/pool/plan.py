@@ -219,7 +219,7 @@ def _chances(demand: Demand, budget: Budget, now: float) -> tuple[list[float], i
         return [], 0
     arrivals, boot = demand.arrivals, _boot(demand)
     rent = demand.memory / USUAL_MEMORY / budget.idle
-    outlook = arrivals.outlook(now, rent=rent)
+    outlook = arrivals.outlook(now, boot=boot, rent=rent)
     # The tail of a Poisson distribution at the present rate: learnt more quickly than groups are.
     mean = arrivals.rate(now) * boot
     term = exp(-mean)

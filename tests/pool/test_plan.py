@@ -130,6 +130,13 @@ def test_a_function_that_comes_regularly_is_booted_just_before() -> None:
     assert stops(decide(replace(regular, ready=1), now=450)) == 1
 
 
+def test_a_slow_boot_begins_early_enough() -> None:
+    slow = demand(arrivals=steady(20, until=0), boot_seconds=8.0, memory=2048 * MIB)
+    assert starts(decide(slow, now=2.0)) == 0
+    assert starts(decide(slow, now=12.0)) == 1
+    assert starts(decide(replace(slow, boot_seconds=0.2), now=12.0)) == 0
+
+
 def test_a_container_is_not_held_for_longer_than_its_use_is_worth() -> None:
     hourly = demand(arrivals=steady(3600, until=0, count=12))
     assert stops(decide(replace(hourly, ready=1), now=1800)) == 1

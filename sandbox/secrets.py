@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sandbox.errors import InvalidSettingsError, PolicyRefusedError
+from sandbox.fields import REFERENCE
 from sandbox.manifest import resolve
 from sandbox.yamldoc import load
 
@@ -60,3 +61,16 @@ def resolve_env(function: Function, secrets: Mapping[str, str]) -> dict[str, str
                 hint="add it to the file that `secrets_file` in the settings names",
             ) from None
     return resolved
+
+
+def used_secrets(function: Function, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The secrets that the function's environment is made with, by name.
+
+    Their values are what is kept out of logs (see `sandbox.redaction`).
+    """
+    return {
+        match[1]: secrets[match[1]]
+        for text in function.manifest.env.values()
+        for match in REFERENCE.finditer(text)
+        if match[1] in secrets
+    }

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 MAX_LINE: Final = 8 * 1024
 # The least that an entry counts against the cap: a million empty lines are not for free.
 MIN_ENTRY: Final = 64
-_CUT: Final = " … (cut)"
+# What the message of an entry ends with whose rest was dropped.
+CUT: Final = " … (cut)"
 _REST_CUT: Final = "… (the rest of the logs was cut)"
 _LEVELS: Final[dict[str, Level]] = {level: level for level in get_args(Level)}
 
@@ -36,7 +37,7 @@ class Line(NamedTuple):
 
     def entry(self, timestamp: str) -> LogEntry:
         """The line as a log entry."""
-        text = text_of(self.data, whole=not self.cut) + (_CUT if self.cut else "")
+        text = text_of(self.data, whole=not self.cut) + (CUT if self.cut else "")
         return LogEntry(message=text, timestamp=timestamp)
 
 
@@ -131,4 +132,4 @@ def entry_from(item: Any, now: str) -> LogEntry:
 
 def _shortened(value: Any) -> str:
     text = value if isinstance(value, str) else dump_json(value)
-    return text if len(text) <= MAX_LINE else text[:MAX_LINE] + _CUT
+    return text if len(text) <= MAX_LINE else text[:MAX_LINE] + CUT

@@ -188,7 +188,6 @@ def test_nothing_but_loopback_and_every_way_out_fails_soon(
     assert seen["loopback"][0] == seen["another loopback"][0] == "ok"
 
 
-@pytest.mark.xfail(strict=True, reason="/etc/hosts is empty until the gateway mounts its own")
 def test_localhost_has_its_address(arena: Arena) -> None:
     code = "import socket\ndef handler(ctx):\n    return socket.gethostbyname('localhost')\n"
     assert arena.attack(code).output == "127.0.0.1"

@@ -49,11 +49,12 @@ def test_the_wheel_does_not_claim_other_people_s_names(wheel: Path) -> None:
     }  # fmt: skip
 
 
-def test_every_file_of_the_images_is_in_the_wheel(wheel: Path) -> None:
+def test_every_file_of_the_images_and_templates_is_in_the_wheel(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     tracked = subprocess.run(
-        ["git", "ls-files", "images"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.split()
+        ["git", "ls-files", "images", "cli/templates"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
     assert len(tracked) > 10
     assert {f"sandbox_{name}" for name in tracked} <= packed
 

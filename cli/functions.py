@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ import click
 from sandbox.discovery import discover
 from sandbox.errors import ExitCode, PolicyRefusedError
 from sandbox.policy import effective_policy
+from sandbox.pool.notes import ColdNotes
 from sandbox.problems import has_errors
 from sandbox.registry import Registry
+from sandbox.settings import default_store
 from sandbox.units import format_duration, format_size
+from sandbox.validation import source_digest, version
 from sandbox.validation import validate as find_problems
-from sandbox.validation import version
 
 from .options import Common, common_options, complete_function
 from .output import (
@@ -82,6 +85,9 @@ def show(common: Common, name: str) -> None:
     settings = common.settings()
     function = Registry(common.functions).get(name)
     digest = version(function, settings)
+    notes = ColdNotes(settings.store or default_store(os.environ))
+    source = source_digest(function, settings)
+    cold_only = notes.reason(source) if source else None
     policy, refusal = None, None
     try:
         policy = effective_policy(function, settings)
@@ -95,6 +101,7 @@ def show(common: Common, name: str) -> None:
                 "version": digest,
                 "manifest": function.manifest.model_dump(mode="json", exclude_defaults=True),
                 **_policy(policy, settings),
+                "cold_only": cold_only,
                 "notes": [str(note) for note in policy.notes] if policy else [str(refusal)],
             }
         )
@@ -102,6 +109,8 @@ def show(common: Common, name: str) -> None:
     print_fields(_fields(function, policy, digest, settings.engine.runtime_class))
     for note in policy.notes if policy else ():
         print_warning(str(note))
+    if cold_only:
+        print_warning(f"is not booted ahead of its requests: {cold_only}")
     if refusal is not None:
         print_warning(f"cannot be invoked here: {refusal}")
 
@@ -171,7 +180,9 @@ def _policy(policy: Policy | None, settings: Settings) -> dict[str, Any]:
     """The policy in force as JSON: seconds, bytes, cores. Null where the settings refuse it."""
     if policy is None:
         return {"limits": None, "network": None, "runtime_class": None}
-    names = ("timeout", "memory", "cpu", "pids", "tmp", "open_files", "file_size")
+    names = (
+        "timeout", "memory", "cpu", "pids", "tmp", "open_files", "file_size", "warm", "reuse",
+    )  # fmt: skip
     callback = policy.network.callback
     return {
         "limits": {name: getattr(policy, name) for name in names},
@@ -227,6 +238,8 @@ def _fields(
         yield "cpu", f"{policy.cpu:g}"
         yield "pids", str(policy.pids)
         yield "/tmp", format_size(policy.tmp)  # noqa: S108 - a label
+        yield "warm", str(policy.warm)
+        yield "reuse", str(policy.reuse)
         yield "network", "\n".join(_reachable(policy))
         yield "runtime_class", runtime_class
     yield from _manifest_fields(manifest)

@@ -12,6 +12,7 @@ import click
 from sandbox.builds.compile import BuildFailedError
 from sandbox.errors import SandboxError
 from sandbox.facade import Sandbox
+from sandbox.launcher import BootFailedError
 from sandbox.local.address import find_address
 from sandbox.local.server import AddressInUseError, Server
 from sandbox.problems import has_errors
@@ -24,7 +25,7 @@ from .options import Common, common_options
 from .output import dump, print_problem, print_warning, printable, short_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from sandbox.function import Function
@@ -107,11 +108,10 @@ def _stamp(settings: Settings) -> tuple[int, ...]:
 def _prepare(sandbox: Sandbox, function: Function, secrets: Mapping[str, str]) -> list[Problem]:
     """Build a function and make it ready; what stands in the way, and what the settings clamp."""
     problems = list(policy_problems(function, sandbox.settings, secrets))
-    prepare: Callable[[str], None] = getattr(sandbox, "prepare", lambda _: None)
     try:
         if not has_errors(problems):
-            prepare(function.name)
-    except BuildFailedError as failure:
+            sandbox.prepare(function.name)
+    except (BuildFailedError, BootFailedError) as failure:
         message = f"{failure.message}\n{failure.log}".rstrip()
         problems.append(function.origin.problem(message, at="build"))
     except SandboxError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -16,10 +16,13 @@ from sandbox.policy import Policy, choose_runtime_class, effective_policy
 from sandbox.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sandbox.builds.builder import Builder
     from sandbox.bundle import Bundle, BundleStore
     from sandbox.engine.base import Engine, Image, RuntimeClass
     from sandbox.function import Function
+    from sandbox.pool.notes import ColdNotes
     from sandbox.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,10 @@ class Deployment:
     image: str
     policy: Policy
     runtime_class: RuntimeClass
+    # The digest of its files before anything was built of them.
+    source_digest: str = field(compare=False)
+    # Why it cannot wait for its request, if an earlier process has found that out.
+    cold_only: str = field(default="", compare=False)
 
     @property
     def reuse(self) -> int:
@@ -55,12 +62,21 @@ class Deployer:
     """Makes deployments: snapshots and builds what changed, looks up the rest."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, *, store: BundleStore, builder: Builder
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        store: BundleStore,
+        builder: Builder,
+        cold_notes: ColdNotes,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._store = store
         self._builder = builder
+        self._cold_notes = cold_notes
+        # Whether a changed function goes on as it was until it is rolled out.
+        self.rolled = False
         self._lock = threading.Lock()
         # By name: what was deployed, and from which reading of the functions' directory.
         self._deployed: dict[str, tuple[Function, Deployment]] = {}
@@ -69,13 +85,14 @@ class Deployer:
         """The function as it was on disk when it was deployed first.
 
         To deploy it anew, read the directory again: that makes another `Function`. Where that
-        cannot be built, the version before it goes on serving.
+        cannot be built, the version before it goes on serving; so it does, where changes are
+        `rolled` out, until `roll_out` is told of the new one.
 
         Raises: see `deploy_anew`.
         """
         with self._lock:
             known, deployment = self._deployed.get(function.name, (None, None))
-        if known is function and deployment is not None:
+        if deployment is not None and (known is function or self.rolled):
             return deployment
         try:
             deployment = self.deploy_anew(function)
@@ -83,9 +100,19 @@ class Deployer:
             if deployment is None:
                 raise
             log.warning("%s: %s; the version before it goes on serving", function.name, failure)
+        self.roll_out(function, deployment)
+        return deployment
+
+    def roll_out(self, function: Function, deployment: Deployment) -> None:
+        """From now on, this is what serves `function`."""
         with self._lock:
             self._deployed[function.name] = function, deployment
-        return deployment
+
+    def retain(self, names: Collection[str]) -> None:
+        """There are no functions but these: one that comes back is deployed anew."""
+        with self._lock:
+            for name in self._deployed.keys() - set(names):
+                del self._deployed[name]
 
     def deploy_anew(self, function: Function) -> Deployment:
         """The function as it is on disk now.
@@ -115,6 +142,8 @@ class Deployer:
             image=image.id,
             policy=policy,
             runtime_class=runtime_class,
+            source_digest=source.digest,
+            cold_only=self._cold_notes.reason(source.digest) or "",
         )
 
     def _image(self, name: str, function: Function) -> Image:

@@ -17,8 +17,9 @@ from sandbox.errors import InvalidRequestError, SandboxError
 from sandbox.executor import Executor, new_request_id
 from sandbox.gateway.destinations import Callback
 from sandbox.gateway.gateway import Gateways
-from sandbox.launcher import Launcher
+from sandbox.launcher import Launcher, check_boot
 from sandbox.models import AuthContext, FileUpload, FunctionContext, FunctionRequest
+from sandbox.pool.notes import ColdNotes
 from sandbox.pool.pool import Pool
 from sandbox.protocol.request import parse_auth
 from sandbox.reaper import Owner, reap
@@ -72,7 +73,10 @@ class Sandbox:
         self._owner = Owner(self._store)
         bundles = BundleStore(self._store)
         builder = Builder(self.engine, self.settings, store=bundles, owner=self._owner)
-        self._deployer = Deployer(self.engine, self.settings, store=bundles, builder=builder)
+        cold_notes = ColdNotes(self._store)
+        self._deployer = Deployer(
+            self.engine, self.settings, store=bundles, builder=builder, cold_notes=cold_notes
+        )
         # As functions reach it, which may be by another name.
         self._alyx_url = (
             Callback.parse(self.settings.alyx_url).url if self.settings.alyx_url else ""
@@ -83,7 +87,7 @@ class Sandbox:
         self._launcher = Launcher(
             self.engine, self.settings, owner=self._owner, gateways=self._gateways
         )
-        self._pool = Pool(self._launcher, self.settings, ahead=warm)
+        self._pool = Pool(self._launcher, self.settings, ahead=warm, cold_notes=cold_notes)
         self._executor = Executor(
             self.settings, deployer=self._deployer, pool=self._pool, launcher=self._launcher
         )
@@ -101,8 +105,39 @@ class Sandbox:
         return self._registry.problems
 
     def reload(self) -> None:
-        """Look at the functions' directory again. Invocations under way are not disturbed."""
+        """Look at the functions' directory again. Invocations under way are not disturbed.
+
+        From then on a function that has changed is served as it is now; or, once `prepare` has
+        been used, as it was until `prepare` has put the new version into service.
+        """
         self._registry.reload()
+        self._deployer.retain(self.functions)
+        self._pool.retain(self.functions)
+
+    def prepare(self, name: str) -> None:
+        """Build and boot a function as it is now, and only if that works put it into service.
+
+        Raises:
+            FunctionNotFoundError, InvalidManifestError: see `invoke`.
+            BuildFailedError: it cannot be built; the version before it goes on serving.
+            BootFailedError: it does not boot; the same.
+            SandboxError: the platform could not.
+        """
+        self._deployer.rolled = True
+        function = self._registry.get(name)
+        deployment = self._deployer.deploy_anew(function)
+        instance = self._launcher.launch(deployment)
+        try:
+            check_boot(instance)
+        except BaseException:
+            self._launcher.discard(instance)
+            raise
+        self._deployer.roll_out(function, deployment)
+        self._pool.offer(instance)
+
+    def pool_states(self) -> Mapping[str, Mapping[str, object]]:
+        """By function, how many containers are ready, boot and are busy, and who waits."""
+        return self._pool.states()
 
     def invoke(  # noqa: PLR0913
         self,

@@ -49,8 +49,11 @@ class Instance:
         # Times of `time.monotonic`.
         self.created_at = time.monotonic()
         self.started_at = self.created_at
+        # When the invocation that it serves had its turn.
+        self.granted_at = self.created_at
         # Requests that it has been sent.
         self.asked = 0
+        self._renewed = False
         # Its first process is gone, or cannot be heard any more.
         self.ended = False
         # Why it can serve nobody: it did not start, or wrote too much while it booted.
@@ -71,7 +74,7 @@ class Instance:
     @property
     def ready(self) -> bool:
         """Whether it has booted and waits for its request."""
-        return self.collector.ready
+        return self._renewed or self.collector.ready
 
     @property
     def usable(self) -> bool:
@@ -136,6 +139,7 @@ class Instance:
 
     def renew(self) -> None:
         """Get ready for another request: nothing of the last one is left on our side."""
+        self._renewed = True
         self.baseline = self.collector.report or self.baseline
         self.collector = self._new_collector()
         self.gateway.begin()

@@ -84,8 +84,10 @@ class Invocation:
         self._cold = not instance.ready
         self._tell(instance.collector.entries)
         instance.ask(payload, self._request.request_id, last=last)
-        # What a stdio function does first cannot be told from what it does then.
-        if not self._cold or self.deployment.function.interface == "stdio":
+        if not self._cold:
+            self._ready_at = self._served_at
+        elif self.deployment.function.interface == "stdio":
+            # What a script does first cannot be told from what it does then.
             self._ready_at = time.monotonic()
         try:
             self._listen(instance)
@@ -150,7 +152,7 @@ class Invocation:
         if self.cancellation.cancelled and not parsed.well_formed:
             return self._response(instance, parsed, cancelled_error())
         if parsed.well_formed:
-            self.went_well = not instance.ended
+            self.went_well = not instance.ended and not collector.spoiled
             return self._response(instance, parsed, parsed.error)
         if collector.init_error is not None:
             return self._response(instance, parsed, collector.init_error)

@@ -26,12 +26,21 @@ if TYPE_CHECKING:
     from sandbox.reaper import Owner
     from sandbox.settings import Settings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # An instance that has answered may end by itself for so long, in seconds, before it is killed.
 _LEAVE: Final = 0.1
 # Containers removed at once: more only take the processors from those who are served.
 _REMOVALS: Final = 4
+
+
+class BootFailedError(Exception):
+    """A version of a function that never comes to take a request; `log` is what it wrote."""
+
+    def __init__(self, message: str, *, log: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.log = log
 
 
 class Launcher:
@@ -122,7 +131,7 @@ class Launcher:
                 _let_leave(instance)
             self.remove(instance)
         except Exception:  # the edge of a thread: the reaper takes what stays behind
-            log.exception("could not remove container %s", instance.container.id)
+            logger.exception("could not remove container %s", instance.container.id)
         finally:
             with self._lock:
                 self.removing -= 1
@@ -138,3 +147,27 @@ def _let_leave(instance: Instance) -> None:
             return
         except LimitExceeded:
             continue
+
+
+def check_boot(instance: Instance) -> None:
+    """Wait until an instance has booted.
+
+    A stdio script that ends by itself passes: it may be one that wants no request.
+
+    Raises:
+        BootFailedError: it ended, or took longer than it may.
+    """
+    reason = "" if instance.failure is None else instance.failure.message
+    try:
+        while not reason and instance.usable and not instance.ready:
+            instance.listen(instance.boot_deadline)
+    except TimeoutError:
+        reason = "it was not ready for a request within limits.boot"
+    except LimitExceeded as exceeded:
+        reason = f"it wrote more than its cap on {exceeded.limit} before it was asked"
+    if not reason and not instance.ready and instance.deployment.function.interface == "handler":
+        error = instance.collector.init_error
+        reason = error.message if error is not None else "it ended before it could take a request"
+    if reason:
+        log = "\n".join(entry.message for entry in instance.collector.entries)
+        raise BootFailedError(reason, log=log)

@@ -29,7 +29,7 @@ class ImageBuildError(RuntimeNotAvailableError):
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A directory or a file of the host, inside the container. Read-only unless a build needs it."""
+    """A directory or file of the host, inside the container. Read-only unless a build needs it."""
 
     source: Path
     target: str

@@ -149,12 +149,11 @@ class Arrivals:
         soon = rate = use = held = most = 0.0
         for later in range(bucket, _LAST):
             left, lasting = survivors[later + 1], (survivors[later] + survivors[later + 1]) / 2
-            lasting *= _BOUNDS[later + 1] - _BOUNDS[later]
-            held += lasting / alive
+            held += lasting / alive * (_BOUNDS[later + 1] - _BOUNDS[later])
             used = 1.0 - left / alive
             rate = max(rate, used / held)
             if _BOUNDS[later] - _BOUNDS[bucket] <= boot:
-                soon = max(soon, (survivors[later] - left) / lasting)
+                soon = used / held
             if used - rent * held > most:
                 most, use = used - rent * held, used
             if rent * held > 1.0:

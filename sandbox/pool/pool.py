@@ -16,16 +16,18 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sandbox.errors import OverloadedError
+from sandbox.pool.admission import Queue, QueueLimits, Rejected, admit
 from sandbox.pool.plan import Budget, Load, Start, State, load, plan
-from sandbox.pool.shelf import Shelf, Waiter
+from sandbox.pool.shelf import Shelf, Waiter, smoothed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from sandbox.cancellation import Cancellation
     from sandbox.deploy import Deployment
     from sandbox.instance import Instance
     from sandbox.launcher import Launcher
+    from sandbox.pool.notes import ColdNotes
     from sandbox.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ class CancelledError(Exception):
 class Pool:
     """The instances of all functions. Safe to use from many threads.
 
-    `on_cold_only(deployment, reason)` is told of a function that cannot wait for its request.
+    Without `ahead`, none is booted before somebody waits for it.
     """
 
     def __init__(
@@ -58,19 +60,22 @@ class Pool:
         launcher: Launcher,
         settings: Settings,
         *,
+        cold_notes: ColdNotes,
         ahead: bool = True,
-        on_cold_only: Callable[[Deployment, str], None] = lambda _deployment, _reason: None,
     ) -> None:
         self._launcher = launcher
         self._settings = settings
         self._ahead = ahead and settings.pool.enabled
-        self._on_cold_only = on_cold_only
+        self._cold_notes = cold_notes
         starts = settings.pool.starts or max(1, (os.cpu_count() or 1) // 2)
         self._budget = Budget(
             containers=settings.pool.containers,
             memory=settings.pool.memory,
             starts=starts,
             idle=settings.pool.idle,
+        )
+        self._limits = QueueLimits(
+            length=settings.queue.length, per_function=settings.queue.per_function
         )
         self._lock = threading.Lock()
         self._shelves: dict[str, Shelf] = {}
@@ -80,6 +85,8 @@ class Pool:
         # Who is in a queue, and which of them have not had their turn yet.
         self._queued = 0
         self._waiting = 0
+        # How long an invocation keeps its place, of late.
+        self._hold_seconds: float | None = None
         self._parked: dict[int, tuple[Shelf, Instance]] = {}
         self._changed: set[str] = set()
         self._closed = False
@@ -109,8 +116,9 @@ class Pool:
                 instance = self._take(shelf)
                 if instance is not None:
                     self._running += 1
+                    instance.granted_at = now
                     return Lease(instance, now)
-            waiter = self._enqueue(shelf, now)
+            waiter = self._enqueue(shelf, now, deadline)
             self._dispatch()
         wake = waiter.woken.set
         cancellation.on_cancel(wake)
@@ -121,6 +129,7 @@ class Pool:
             with self._lock:
                 self._leave(shelf, waiter)
         if waiter.instance is not None:
+            waiter.instance.granted_at = waiter.granted_at
             return Lease(waiter.instance, waiter.granted_at)
         if waiter.error is not None:
             raise waiter.error
@@ -138,6 +147,9 @@ class Pool:
             shelf = self._shelves[instance.deployment.key]
             self._running -= 1
             shelf.busy -= 1
+            held = time.monotonic() - instance.granted_at
+            self._hold_seconds = smoothed(self._hold_seconds, held)
+            shelf.run_seconds = smoothed(shelf.run_seconds, held)
             kept = reusable and not shelf.retired and instance.usable
             if kept:
                 instance.renew()
@@ -148,15 +160,22 @@ class Pool:
         if not kept:
             self._launcher.discard(instance, gently=gently)
 
-    def keep(self, deployments: Iterable[Deployment]) -> None:
-        """These are the versions in force: what is kept of others is let go, these are booted."""
+    def offer(self, instance: Instance) -> None:
+        """Take an instance that has booted, of what is from now on its function's version."""
         with self._lock:
-            shelves = [self._shelf(deployment) for deployment in deployments]
-            names = {shelf.deployment.function.name for shelf in shelves}
-            for name in self._versions.keys() - names:
+            shelf = self._shelf(instance.deployment)
+            kept = self._ahead and not self._closed and instance.usable
+            if kept:
+                self._place(shelf, instance)
+            self._note_change(shelf)
+        if not kept:
+            self._launcher.discard(instance)
+
+    def retain(self, names: Collection[str]) -> None:
+        """There are no functions but these: let go of what is kept for others."""
+        with self._lock:
+            for name in [name for name in self._versions if name not in names]:
                 self._retire(self._versions.pop(name))
-            for shelf in shelves:
-                self._note_change(shelf)
 
     def states(self) -> Mapping[str, Mapping[str, object]]:
         """Of each function by name: how many containers are ready, boot and are busy, who waits,
@@ -196,7 +215,8 @@ class Pool:
         """The shelf of this version, which is in force from now on."""
         shelf = self._shelves.get(deployment.key)
         if shelf is None:
-            shelf = self._shelves[deployment.key] = Shelf(deployment.key, deployment)
+            shelf = Shelf(deployment.key, deployment, cold_only=deployment.cold_only)
+            self._shelves[deployment.key] = shelf
         name = deployment.function.name
         before = self._versions.get(name)
         if before is not shelf:
@@ -218,14 +238,24 @@ class Pool:
         if shelf.retired and not shelf.containers and not shelf.waiters:
             self._shelves.pop(shelf.key, None)
 
-    def _enqueue(self, shelf: Shelf, now: float) -> Waiter:
-        queue = self._settings.queue
-        full = self._waiting >= queue.length or len(shelf.waiters) >= queue.per_function
-        if full and self._running >= self._settings.concurrency:
+    def _enqueue(self, shelf: Shelf, now: float, deadline: float) -> Waiter:
+        """Have an invocation wait, or refuse it at once where waiting cannot help."""
+        queue = Queue(
+            waiting=self._waiting,
+            waiting_here=sum(not waiter.granted for waiter in shelf.waiters),
+            busy=self._running,
+            places=self._settings.concurrency,
+            ready=len(shelf.ready),
+            boot=shelf.boot_seconds,
+            run=shelf.run_seconds,
+            hold=self._hold_seconds,
+        )
+        decision = admit(queue, self._limits, time_left=deadline - now)
+        if isinstance(decision, Rejected):
             raise OverloadedError(
-                f"{self._waiting} invocations wait already",
-                retry_after=1.0,
-                hint="try again later, or raise `queue.length` or `queue.per_function`",
+                decision.reason,
+                retry_after=decision.retry_after,
+                hint="try again later; the operator can raise `concurrency` or `queue`",
             )
         waiter = Waiter(now)
         shelf.waiters.append(waiter)
@@ -409,9 +439,14 @@ class Pool:
                     self._changed.add(shelf.key)
                 self._place(shelf, instance)
                 return
-            self._lose(shelf, instance, was_ready=was_ready)
+            lost = not shelf.retired
+            if lost:
+                self._lose(shelf, instance, was_ready=was_ready)
             self._serve(shelf)
+            self._forget_if_empty(shelf)
         self._launcher.discard(instance)
+        if lost and shelf.cold_only:
+            self._cold_notes.add(shelf.deployment.source_digest, shelf.cold_only)
 
     def _lose(self, shelf: Shelf, instance: Instance, *, was_ready: bool) -> None:
         """An instance has died, or spoken out of turn, before it was asked."""
@@ -419,10 +454,8 @@ class Pool:
         reason = _why_lost(instance)
         if instance.deployment.function.interface == "stdio" and instance.flood is None:
             shelf.cold_only = reason
-            self._on_cold_only(shelf.deployment, reason)
         elif not was_ready:
             shelf.failed(reason, time.monotonic())
-        self._forget_if_empty(shelf)
 
     def _expire_boots(self) -> None:
         """Let go of what takes too long to boot."""

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from sandbox.deploy import Deployment
     from sandbox.instance import Instance
 
-# How much the latest boot counts in the smoothed time of a boot.
+# How much the latest time counts in a smoothed one.
 _SMOOTHING = 0.3
+
+
+def smoothed(before: float | None, latest: float) -> float:
+    """A time of late: `latest`, and what it was `before`."""
+    return latest if before is None else before + _SMOOTHING * (latest - before)
 
 
 class Waiter:
@@ -56,6 +61,7 @@ class Shelf:
     overheard: int = 0
     busy: int = 0
     boot_seconds: float | None = None
+    run_seconds: float | None = None
     boot_failures: int = 0
     failed_at: float = 0.0
     failure: str = ""
@@ -85,7 +91,10 @@ class Shelf:
 
     def put(self, instance: Instance) -> None:
         """Keep an instance that nobody uses."""
-        (self.ready if instance.ready else self.booting).append(instance)
+        if instance.asked:
+            self.ready.appendleft(instance)  # those that were never asked stay what they are
+        else:
+            (self.ready if instance.ready else self.booting).append(instance)
 
     def drop(self, instance: Instance) -> None:
         """Take out an instance that nobody uses."""
@@ -99,8 +108,7 @@ class Shelf:
 
     def booted(self, seconds: float) -> None:
         """A boot went well."""
-        before = seconds if self.boot_seconds is None else self.boot_seconds
-        self.boot_seconds = before + _SMOOTHING * (seconds - before)
+        self.boot_seconds = smoothed(self.boot_seconds, seconds)
         self.boot_failures = 0
         self.failure = ""
 
@@ -113,6 +121,8 @@ class Shelf:
     def demand(self, max_warm: int) -> Demand:
         """What `sandbox.pool.plan` decides by."""
         policy = self.deployment.policy
+        # Containers that serve several requests come back: none has to be booted in their place.
+        returning = self.busy if self.deployment.reuse > 1 else 0
         return Demand(
             key=self.key,
             memory=policy.memory,
@@ -120,9 +130,9 @@ class Shelf:
             min_warm=0 if self.retired else policy.warm,
             max_warm=0 if self.retired else max(max_warm, policy.warm),
             boot_seconds=self.boot_seconds,
-            ready=len(self.ready),
+            ready=len(self.ready) + returning,
             booting=len(self.booting) + self.creating + self.overheard,
-            busy=self.busy,
+            busy=self.busy - returning,
             waiting=self.unserved,
             boot_failures=self.boot_failures,
             failed_at=self.failed_at,

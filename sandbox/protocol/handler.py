@@ -66,6 +66,11 @@ class HandlerCollector(Collector):
         return self._response is not None
 
     @property
+    def spoiled(self) -> bool:
+        """Whether something came that the bootstrap never sends, or another request's answer."""
+        return self._spoiled is not None
+
+    @property
     def settled(self) -> bool:
         """Whether a report has come behind the response, and so what was printed before it."""
         behind = self.report is not None and self.report.stdout_bytes >= self._response_end

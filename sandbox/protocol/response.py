@@ -119,6 +119,11 @@ class Collector:
         return None
 
     @property
+    def spoiled(self) -> bool:
+        """Whether something came that has no place in the protocol."""
+        return False
+
+    @property
     def answered(self) -> bool:
         """Whether a response has come, though the function may not have ended."""
         return self.complete

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,7 @@ class Arena:
     ) -> Result:
         """Run a function once, and hold what is true of every invocation."""
         sandbox = self.sandbox(settings)
+        function = replace(function)  # another reading of its files: they are deployed as they are
         limit = options.get("timeout") or function.manifest.timeout or 30.0
         began = time.monotonic()
         response, error = None, None
@@ -211,7 +212,14 @@ def arenas(
         name: Arena(
             runtime_class=name,
             engine=RecordingEngine(engine),
-            settings=Settings.model_validate({"store": store, "engine": {"runtime_class": name}}),
+            # Booted when asked, so that each container belongs to one case, and ends with it.
+            settings=Settings.model_validate(
+                {
+                    "store": store,
+                    "engine": {"runtime_class": name},
+                    "pool": {"enabled": False},
+                }
+            ),
             directory=tmp_path_factory.mktemp(name),
         )
         for name in RUNTIME_CLASSES

@@ -13,7 +13,7 @@ PAGE = (ROOT / "SECURITY.md").read_text()
 ROWS = re.findall(r"^\| (.+?) \| `([\w/]+\.py)::(\w+)` \|$", PAGE, re.MULTILINE)
 
 
-def tests_in(file: str) -> set[str]:
+def names_in(file: str) -> set[str]:
     """The names of the tests in a file, which is named as on the page."""
     path = ROOT / file if "/" in file else ROOT / "tests" / "docker" / "security" / file
     return {
@@ -31,7 +31,7 @@ def test_the_table_is_found() -> None:
 
 @pytest.mark.parametrize(("promise", "file", "test"), ROWS, ids=[row[2] for row in ROWS])
 def test_each_promise_names_a_test_that_exists(promise: str, file: str, test: str) -> None:
-    assert test in tests_in(file), promise
+    assert test in names_in(file), promise
 
 
 def test_every_file_of_the_battery_is_named() -> None:

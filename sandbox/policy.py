@@ -34,6 +34,9 @@ UID_COUNT: Final = 0x0FFF_FFFF
 
 # Below this no runtime boots, and the engine refuses; it is what a mistyped "1mb" gets.
 SMALLEST_MEMORY: Final = 16 * MIB
+# gVisor's own threads count too. With 40 of them it crashes at its start, and with 32 it hangs, so
+# that the engine can't even remove the container.
+SMALLEST_PIDS_UNDER_GVISOR: Final = 64
 
 # Each is a socket that the gateway holds open for as long as the container lives.
 MOST_DESTINATIONS: Final = 64
@@ -208,6 +211,7 @@ def function_spec(  # noqa: PLR0913
     modes = {"--handler": function.interface == "handler", "--announce": announce}
     mode = tuple(name for name, wanted in modes.items() if wanted)
     command = runtime.command(function.entrypoint, function.interface)
+    fewest_pids = SMALLEST_PIDS_UNDER_GVISOR if runtime_class == "gvisor" else 1
     return ContainerSpec(
         image=image,
         command=(INIT, *mode, *network.arguments, *command),
@@ -218,7 +222,7 @@ def function_spec(  # noqa: PLR0913
         mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)), *network.mounts),
         memory=policy.memory,
         cpu=policy.cpu,
-        pids=policy.pids,
+        pids=max(policy.pids, fewest_pids),
         tmp=policy.tmp,
         open_files=policy.open_files,
         file_size=policy.file_size,

@@ -245,6 +245,8 @@ class StdioCollector(Collector):
         return self._find()[0] is not None
 
     def _find(self) -> tuple[JsonObject | None, bytes, str]:
+        if self.output_bytes > self._max_output:
+            return None, b"", "it is over its cap"  # and not worth the copies that parsing takes
         if self._found is None or self._found[0] != len(self._stdout):
             self._found = len(self._stdout), _find_response(bytes(self._stdout))
         return self._found[1]

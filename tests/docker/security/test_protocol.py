@@ -309,14 +309,7 @@ FLOODS = {
 }
 
 
-# Output over its cap is parsed all the same, in several copies: at and around the bound.
-PARSED = pytest.mark.xfail(strict=False, reason="output over its cap is copied to be parsed")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if "logs" in name else PARSED) for name in FLOODS],
-)
+@pytest.mark.parametrize("name", FLOODS)
 def test_two_gigabytes_written_cost_the_host_little_memory(
     crun: Arena, name: str, tmp_path: Path
 ) -> None:

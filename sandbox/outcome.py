@@ -184,7 +184,7 @@ def _ended_with_its_container(death: Death, policy: Policy) -> str:
         limit = format_size(policy.memory)
         may = f"by something outside; under gVisor by itself, or by its memory limit of {limit}"
     else:
-        may = f"under gVisor by its limit of {policy.pids} processes and threads"
+        may = "under gVisor by its limit of processes and threads"
     return f"{how} together with its container (perhaps {may})"
 
 

@@ -34,9 +34,9 @@ UID_COUNT: Final = 0x0FFF_FFFF
 
 # Below this no runtime boots, and the engine refuses; it is what a mistyped "1mb" gets.
 SMALLEST_MEMORY: Final = 16 * MIB
-# gVisor's own threads count too. With 40 of them it crashes at its start, and with 32 it hangs, so
-# that the engine can't even remove the container.
-SMALLEST_PIDS_UNDER_GVISOR: Final = 64
+# gVisor's own threads count too. With 64 of them it sometimes crashes, with 40 at its start, and
+# with 32 it hangs there, so that the engine can't even remove the container.
+SMALLEST_PIDS_UNDER_GVISOR: Final = 128
 
 # Each is a socket that the gateway holds open for as long as the container lives.
 MOST_DESTINATIONS: Final = 64

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from sandbox.problems import Problem
 
 # Control characters (C0 but tab and newline, DEL, C1), lone surrogates, and what reorders or
-# breaks a line of text: U+2028, U+2029 and the bidirectional controls.
+# breaks a line of text: U+2028, U+2029, the bidirectional controls and annotations.
 _UNPRINTABLE: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff]"
 )
+# Figures beyond this are no limit of ours, but what a function calls so.
+_LARGEST_FIGURE: Final = 1e18
 
 _LEVEL_COLOURS: Final = {"debug": "bright_black", "info": "cyan", "warn": "yellow", "error": "red"}
 # How the value of a limit reads, by the key that sets it; others are plain numbers.
@@ -38,6 +41,16 @@ _BYTES: Final = frozenset(
 def printable(text: str) -> str:
     r"""`text` with what a terminal might obey written as `\u001b`; tabs and newlines stay."""
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _one_line(text: str) -> str:
+    """`printable` text of one line, for what is the name of something."""
+    return printable(text).replace("\n", "\\n")
+
+
+def _indented(text: str) -> str:
+    """`printable` text with its further lines indented: none can pass for a line of ours."""
+    return printable(text).replace("\n", "\n        ")
 
 
 def dump(value: object, *, indent: int | None = None) -> str:
@@ -82,8 +95,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 def print_log(entry: Mapping[str, Any]) -> None:
     """One log entry, as its document, on stderr: level, message, data."""
     level = click.style(f"{entry['level']:<5}", fg=_LEVEL_COLOURS[entry["level"]])
-    # Indented, so that no line of a function's log can pass for one of ours.
-    message = printable(entry["message"]).replace("\n", "\n        ")
+    message = _indented(entry["message"])
     data = f"  {dump(entry['data'])}" if entry["data"] else ""
     click.echo(f"  {level} {message}{click.style(data, dim=True)}", err=True)
 
@@ -92,27 +104,27 @@ def print_problem(problem: Problem) -> None:
     """A problem on stderr, as a compiler prints one; how to mend it on a line of its own."""
     colour = "red" if problem.severity == "error" else "yellow"
     severity = click.style(f"{problem.severity}:", fg=colour, bold=True)
-    where = click.style(printable(problem.where), bold=True)
-    click.echo(f"{where}: {severity} {printable(problem.message)}", err=True)
+    where = click.style(_one_line(problem.where), bold=True)
+    click.echo(f"{where}: {severity} {_indented(problem.message)}", err=True)
     if problem.mend:
-        click.echo(f"  hint: {printable(problem.mend)}", err=True)
+        click.echo(f"  hint: {_indented(problem.mend)}", err=True)
 
 
 def print_warning(message: str) -> None:
     """A warning on stderr."""
-    click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {printable(message)}", err=True)
+    click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {_indented(message)}", err=True)
 
 
 def print_error(
     code: str, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None
 ) -> None:
     """An error on stderr: code and message, details, and how to mend it."""
-    label = click.style(f"error: {printable(code)}:", fg="red", bold=True)
-    click.echo(f"{label} {printable(message)}", err=True)
+    label = click.style(f"error: {_one_line(code)}:", fg="red", bold=True)
+    click.echo(f"{label} {_indented(message)}", err=True)
     for line in describe_details(details or {}):
         click.echo(f"  {line}", err=True)
     if hint:
-        click.echo(f"  hint: {printable(hint)}", err=True)
+        click.echo(f"  hint: {_indented(hint)}", err=True)
 
 
 def describe_details(details: Mapping[str, Any]) -> list[str]:
@@ -127,19 +139,24 @@ def describe_details(details: Mapping[str, Any]) -> list[str]:
         if value is None or value in ("", [], {}):
             continue
         if isinstance(value, str) and ("\n" in value or len(value) > 80):
-            lines.append(f"{printable(name)}:")
+            lines.append(f"{_one_line(name)}:")
             lines.extend(f"  {line}" for line in printable(value.rstrip()).split("\n"))
         else:
             shown = printable(value) if isinstance(value, str) else dump(value)
-            lines.append(f"{printable(name)}: {shown}")
+            lines.append(f"{_one_line(name)}: {shown}")
     return lines
 
 
 def describe_limit(setting: str, limit: object, observed: object) -> str:
     """`the limit of "memory" is 128mb; 128mb was seen; raise it in the manifest`."""
+    if setting == "network":
+        tried = "" if observed is None else f"; {dump(observed)} others were tried"
+        return _one_line(
+            f"it may reach {dump(limit)} destinations{tried}; `network` in the manifest names them"
+        )
     seen = "" if observed is None else f"; {_quantity(setting, observed)} was seen"
     place = "the operator's settings" if "." in setting else "the manifest"
-    return printable(
+    return _one_line(
         f"the limit is {_quantity(setting, limit)}{seen}; `{setting}` in {place} sets it"
     )
 
@@ -198,7 +215,9 @@ def _cut(text: str, width: int) -> str:
 
 def _quantity(setting: str, value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        return dump(value)
+    if not 0 <= value <= _LARGEST_FIGURE:
+        return dump(value)
     if setting in _SECONDS:
         return format_duration(value)
     if setting in _BYTES:

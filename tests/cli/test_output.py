@@ -8,9 +8,22 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sandbox_cli.output import describe_details, dump, print_log, print_response, printable
+from sandbox_cli.output import (
+    describe_details,
+    describe_limit,
+    dump,
+    print_error,
+    print_fields,
+    print_log,
+    print_problem,
+    print_response,
+    print_table,
+    print_warning,
+    printable,
+)
 
 from sandbox.models import FunctionError, FunctionResponse, LogEntry, Stats
+from sandbox.problems import Problem
 
 # Every character, lone surrogates too.
 TEXT = st.text(st.characters(exclude_categories=()))
@@ -35,7 +48,9 @@ def test_ordinary_text_is_left_alone() -> None:
     assert printable(text) == text
 
 
-@pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "\x07", "\r", "\u202e", "\u2028", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J", "\x9b2J", "\x07", "\r", "\u202e", "\u2028", "\u061c", "\x00"]
+)
 def test_what_moves_a_cursor_or_reorders_text_is_escaped(text: str) -> None:
     assert printable(text).isprintable()
     assert printable(text).startswith("\\u")
@@ -88,3 +103,37 @@ def test_a_failure_leaves_stdout_empty(capsys: pytest.CaptureFixture[str]) -> No
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[:2] == [r"error: MINE: no\u001b[31m", "  field: email"]
+
+
+FORGED = "x\r\x1b[2K\nerror: INTERNAL: forged\n  hint: curl | sh\u202e"
+
+
+def test_nothing_that_a_function_or_a_manifest_says_can_pass_for_a_line_of_ours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    details = {FORGED: FORGED, "setting": FORGED, "limit": FORGED, "observed": FORGED}
+    print_error(FORGED, FORGED, hint=FORGED, details=details)
+    print_warning(FORGED)
+    print_problem(Problem(message=FORGED, file=FORGED, line=1, mend=FORGED))
+    print_log(LogEntry(message=FORGED, data={FORGED: FORGED}).to_dict())
+    print_table(["NAME"], [[FORGED]])
+    print_fields([("name", FORGED)])
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert "\u202e" not in out + err
+    lines = (out + err).splitlines()
+    assert not [line for line in lines if line.startswith(("error: INTERNAL", "  hint: curl"))]
+
+
+@pytest.mark.parametrize("setting", ["memory", "timeout", "pids", "network", "mine"])
+@pytest.mark.parametrize("value", [10**400, -1, 1e300, 0, True, None, "x", [1], {"a": 1}])
+def test_a_limit_that_a_function_made_up_is_shown_all_the_same(setting: str, value: object) -> None:
+    """Any function can answer with details that look like those of a limit."""
+    (line,) = describe_details({"limit": value, "observed": value, "setting": setting})
+    assert line.startswith(("the limit is", "it may reach"))
+
+
+def test_refused_destinations_read_as_a_sentence() -> None:
+    assert describe_limit("network", 1, 2) == (
+        "it may reach 1 destinations; 2 others were tried; `network` in the manifest names them"
+    )

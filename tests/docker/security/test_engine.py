@@ -112,7 +112,7 @@ def test_nothing_is_executed_in_or_copied_from_a_container_that_ran_untrusted_co
         if event["id"] in ours
     }
     assert {"create", "attach", "start"} <= actions  # the control
-    assert actions <= {"create", "attach", "start", "kill", "die", "destroy", "oom"}
+    assert actions <= {"create", "attach", "detach", "start", "kill", "die", "destroy", "oom"}
 
 
 def test_what_the_engine_says_of_its_host_stays_with_the_operator(crun: Arena) -> None:

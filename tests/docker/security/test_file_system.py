@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -301,8 +302,8 @@ class listening:  # noqa: N801 - reads as a statement
             except OSError:
                 return
             self.accepted += 1
-            peer.sendall(b"reached")
-            peer.close()
+            with peer, contextlib.suppress(OSError):  # it may be gone already
+                peer.sendall(b"reached")
 
     def __enter__(self) -> listening:
         self.thread.start()

@@ -15,8 +15,9 @@ from sandbox.cancellation import Cancellation
 from sandbox.errors import Code
 from sandbox.invocation import Invocation, cancelled_error
 from sandbox.models import FunctionError, FunctionResponse
-from sandbox.pool.pool import CancelledError
+from sandbox.pool.pool import CancelledError, LateError
 from sandbox.protocol.request import encode_request
+from sandbox.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ class Executor:
         self._pool = pool
         self._launcher = launcher
 
-    def invoke(
+    def invoke(  # noqa: PLR0913
         self,
         function: Function,
         request: FunctionRequest,
@@ -54,11 +55,13 @@ class Executor:
         timeout: float | None = None,
         on_log: Callable[[LogEntry], None] | None = None,
         cancellation: Cancellation | None = None,
+        redactor: Redactor = Redactor.none,
     ) -> FunctionResponse:
         """Run `function` once.
 
         `timeout` (seconds) replaces the function's own, up to the operator's ceiling. `on_log`
-        is called with each log entry as it comes, from this thread.
+        is called with each log entry as it comes, from this thread; `redactor` takes secrets out
+        of logs and errors.
 
         Raises:
             SandboxError: the platform could not serve; see `sandbox.errors`.
@@ -67,7 +70,7 @@ class Executor:
         try:
             deployment = self._deployer.deploy(function)
         except BuildFailedError as failure:
-            return _failed(request, Code.BUILD_FAILED, failure.message, log=failure.log)
+            return _build_failed(request, failure)
         invocation = Invocation(
             deployment,
             request,
@@ -75,14 +78,17 @@ class Executor:
             timeout=self._time_limit(deployment, timeout),
             on_log=on_log or (lambda _: None),
             cancellation=cancellation or Cancellation(),
+            redactor=redactor,
         )
         try:
             lease = self._pool.acquire(
                 deployment, deadline=invocation.deadline, cancellation=invocation.cancellation
             )
         except CancelledError:
-            error = cancelled_error()
-            return _failed(request, error.code, error.message)
+            return invocation.unserved(cancelled_error())
+        except LateError as late:
+            invocation.granted(late.granted_at)
+            return invocation.late()
         invocation.granted(lease.granted_at)
         return self._serve(invocation, lease.instance, payload)
 
@@ -124,11 +130,11 @@ class Executor:
         return response
 
 
-def _failed(
-    request: FunctionRequest, code: str, message: str, **details: object
-) -> FunctionResponse:
+def _build_failed(request: FunctionRequest, failure: BuildFailedError) -> FunctionResponse:
     return FunctionResponse(
         request_id=request.request_id,
         success=False,
-        error=FunctionError(code=code, message=message, details=details),
+        error=FunctionError(
+            code=Code.BUILD_FAILED, message=failure.message, details={"log": failure.log}
+        ),
     )

@@ -23,8 +23,9 @@ from sandbox.pool.notes import ColdNotes
 from sandbox.pool.pool import Pool
 from sandbox.protocol.request import parse_auth
 from sandbox.reaper import Owner, reap
+from sandbox.redaction import Redactor
 from sandbox.registry import Registry
-from sandbox.secrets import load_secrets, resolve_env
+from sandbox.secrets import load_secrets, resolve_env, used_secrets
 from sandbox.settings import Settings, default_store
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Sandbox:
         self._closed = True  # until everything below has worked
         self.settings = settings or Settings()
         self._secrets = load_secrets(self.settings.secrets_file)
+        # By the names of the secrets.
+        self._redactors: dict[tuple[str, ...], Redactor] = {}
         self._registry = Registry(Path(functions), registrar=registrar)
         self._owns_engine = engine is None
         self.engine: Engine = engine or DockerEngine(
@@ -81,9 +84,7 @@ class Sandbox:
         self._alyx_url = (
             Callback.parse(self.settings.alyx_url).url if self.settings.alyx_url else ""
         )
-        self._gateways = Gateways(
-            self.settings.network, directory=self._store / "gateways" / self._owner.id
-        )
+        self._gateways = Gateways(self.settings.network, directory=self._owner.gateways)
         self._launcher = Launcher(
             self.engine, self.settings, owner=self._owner, gateways=self._gateways
         )
@@ -209,10 +210,22 @@ class Sandbox:
             ),
         )
         response = self._executor.invoke(
-            function, request, timeout=timeout, on_log=on_log, cancellation=cancellation
+            function,
+            request,
+            timeout=timeout,
+            on_log=on_log,
+            cancellation=cancellation,
+            redactor=self._redactor(function),
         )
         self._reap_once()
         return response
+
+    def _redactor(self, function: Function) -> Redactor:
+        """What keeps the function's secrets out of its logs; the same for the same secrets."""
+        secrets = used_secrets(function, self._secrets)
+        if not secrets:
+            return Redactor.none
+        return self._redactors.setdefault(tuple(sorted(secrets)), Redactor(secrets))
 
     def _reap_once(self) -> None:
         """Clear what an earlier process left behind, once, off the path of the response."""

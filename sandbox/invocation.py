@@ -13,14 +13,15 @@ from sandbox.errors import Code
 from sandbox.gateway.summary import denied_entry, with_names
 from sandbox.models import FunctionError, FunctionResponse, LogEntry, Stats
 from sandbox.outcome import (
+    Spent,
     boot_timeout_error,
     death_error,
     death_from,
     flood_error,
-    limits_touched,
     timeout_error,
 )
 from sandbox.protocol.logs import LimitExceeded
+from sandbox.touched import limits_touched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sandbox.models import FunctionRequest
     from sandbox.protocol.report import Report
     from sandbox.protocol.response import Parsed
+    from sandbox.redaction import Redactor
     from sandbox.settings import Settings
 
 # After a kill, how long to wait for the stream to end, for the last of the logs.
@@ -51,6 +53,7 @@ class Invocation:
         timeout: float,
         on_log: Callable[[LogEntry], None],
         cancellation: Cancellation,
+        redactor: Redactor,
     ) -> None:
         self.deployment = deployment
         self.time_limit = timeout
@@ -59,6 +62,7 @@ class Invocation:
         self._limits = settings.limits
         self._engine_timeout = settings.engine.timeout
         self._on_log = on_log
+        self._redactor = redactor
         self._told = 0
         self._cold = True
         # Times of `time.monotonic`. The one deadline covers queue, boot and run.
@@ -121,7 +125,7 @@ class Invocation:
         """Hand log entries on as they come; in the end they are the response's, in its order."""
         for entry in entries:
             self._told += 1
-            self._on_log(entry)
+            self._on_log(self._redactor.entry(entry))
 
     def _out_of_time(self, instance: Instance) -> FunctionError:
         now = time.monotonic()
@@ -129,9 +133,22 @@ class Invocation:
         if collector.init_error is not None:
             return collector.init_error
         if self._ready_at is None and now < self.deadline:
-            return boot_timeout_error(self._limits.boot, observed=now - instance.started_at)
+            return boot_timeout_error(
+                self._limits.boot, observed=now - instance.started_at, spent=self._spent(now)
+            )
         return timeout_error(
-            self.time_limit, observed=now - self._asked_at, answered=collector.answered
+            self.time_limit,
+            observed=now - self._asked_at,
+            answered=collector.answered,
+            spent=self._spent(now),
+        )
+
+    def _spent(self, until: float) -> Spent:
+        ready_at = until if self._ready_at is None else self._ready_at
+        return Spent(
+            queue=self._served_at - self._asked_at,
+            boot=ready_at - self._served_at,
+            run=until - ready_at,
         )
 
     def drain(self, instance: Instance) -> None:
@@ -168,12 +185,42 @@ class Invocation:
             self.deployment.policy,
             phase="boot" if self._ready_at is None else "run",
             invalid=parsed.error,
+            logs=parsed.logs,
         )
         return self._response(instance, parsed, error)
 
     def killed(self, instance: Instance, error: FunctionError) -> FunctionResponse:
         """The response of a function that was stopped for `error`."""
         return self._response(instance, instance.collector.finish(), error)
+
+    def late(self) -> FunctionResponse:
+        """The response where no container was made until the deadline."""
+        now = time.monotonic()
+        return self.unserved(
+            timeout_error(
+                self.time_limit,
+                observed=now - self._asked_at,
+                answered=False,
+                spent=self._spent(now),
+            )
+        )
+
+    def unserved(self, error: FunctionError) -> FunctionResponse:
+        """The response where no container was ever asked."""
+        now = time.monotonic()
+        spent = self._spent(now)
+        return FunctionResponse(
+            request_id=self._request.request_id,
+            success=False,
+            error=error,
+            duration_ms=_milliseconds(now - self._asked_at),
+            stats=Stats(
+                queue_ms=_milliseconds(spent.queue),
+                boot_ms=_milliseconds(spent.boot),
+                runtime_class=self.deployment.runtime_class,
+                version=self.deployment.bundle.digest,
+            ),
+        )
 
     def _response(
         self, instance: Instance, parsed: Parsed, error: FunctionError | None
@@ -191,24 +238,22 @@ class Invocation:
             logs = (*logs, denied)
         self._tell(logs[self._told :])
         now = time.monotonic()
-        ended_at = self._answered_at or now
-        ready_at = self._ready_at if self._ready_at is not None else ended_at
-        policy = self.deployment.policy
-        hits = limits_touched(report, policy, error)
+        spent = self._spent(self._answered_at or now)
+        hits = limits_touched(report, self.deployment.policy, error, logs, network)
         self.went_well = self.went_well and not hits
         cpu, peak = _used(report, instance)
         return FunctionResponse(
             request_id=self._request.request_id,
             success=error is None,
             output=parsed.output if error is None else None,
-            error=error,
-            logs=logs,
+            error=None if error is None else self._redactor.error(error),
+            logs=tuple(map(self._redactor.entry, logs)),
             duration_ms=_milliseconds(now - self._asked_at),
             stats=Stats(
                 cold=self._cold,
-                queue_ms=_milliseconds(self._served_at - self._asked_at),
-                boot_ms=_milliseconds(ready_at - self._served_at),
-                run_ms=_milliseconds(ended_at - ready_at),
+                queue_ms=_milliseconds(spent.queue),
+                boot_ms=_milliseconds(spent.boot),
+                run_ms=_milliseconds(spent.run),
                 cpu_ms=cpu,
                 peak_memory_bytes=peak,
                 runtime_class=self.deployment.runtime_class,

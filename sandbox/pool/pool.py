@@ -45,6 +45,14 @@ class Lease(NamedTuple):
     granted_at: float
 
 
+class LateError(Exception):
+    """The engine took too long; the turn had come at the time `granted_at`."""
+
+    def __init__(self, granted_at: float) -> None:
+        super().__init__("no container was made in time")
+        self.granted_at = granted_at
+
+
 class CancelledError(Exception):
     """The caller went away while its invocation waited."""
 
@@ -105,6 +113,7 @@ class Pool:
 
         Raises:
             OverloadedError: the queue is full, or no place came free until the deadline.
+            LateError: its turn came, but no container was made until the deadline.
             CancelledError: the caller went away meanwhile.
             SandboxError: the engine could not make one.
         """
@@ -124,10 +133,14 @@ class Pool:
         cancellation.on_cancel(wake)
         try:
             waiter.woken.wait(max(deadline - time.monotonic(), 0.0))
+        except BaseException:  # Ctrl-C: what was made for it is nobody's now
+            self._leave(shelf, waiter)
+            if waiter.instance is not None:
+                self.release(waiter.instance, reusable=False, gently=False)
+            raise
         finally:
             cancellation.forget(wake)
-            with self._lock:
-                self._leave(shelf, waiter)
+        self._leave(shelf, waiter)
         if waiter.instance is not None:
             waiter.instance.granted_at = waiter.granted_at
             return Lease(waiter.instance, waiter.granted_at)
@@ -135,6 +148,8 @@ class Pool:
             raise waiter.error
         if cancellation.cancelled:
             raise CancelledError
+        if waiter.granted:
+            raise LateError(waiter.granted_at)
         raise OverloadedError(
             f"no container came free until the deadline ({self._settings.concurrency} places)",
             retry_after=1.0,
@@ -209,6 +224,18 @@ class Pool:
         self._poller.close()
         os.close(self._wakeup)
 
+    def _leave(self, shelf: Shelf, waiter: Waiter) -> None:
+        """A waiter's wait is over, well or not."""
+        with self._lock:
+            shelf.waiters.remove(waiter)
+            self._queued -= 1
+            if not waiter.granted:
+                self._waiting -= 1
+            elif waiter.instance is None:
+                self._running -= 1
+                self._dispatch()
+            self._forget_if_empty(shelf)
+
     # Everything below is called with the lock held, but where it says otherwise.
 
     def _shelf(self, deployment: Deployment) -> Shelf:
@@ -262,17 +289,6 @@ class Pool:
         self._queued += 1
         self._waiting += 1
         return waiter
-
-    def _leave(self, shelf: Shelf, waiter: Waiter) -> None:
-        """A waiter's wait is over, well or not."""
-        shelf.waiters.remove(waiter)
-        self._queued -= 1
-        if not waiter.granted:
-            self._waiting -= 1
-        elif waiter.instance is None:
-            self._running -= 1
-            self._dispatch()
-        self._forget_if_empty(shelf)
 
     def _dispatch(self) -> None:
         """Give turns to who waits, fewest in use first; and instances to whose turn it is."""

@@ -32,7 +32,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(store: Path) -> Settings:
-    return Settings(store=store)
+    """Nothing is booted ahead: tests of that have their own."""
+    return Settings.model_validate({"store": store, "pool": {"enabled": False}})
 
 
 @pytest.fixture(scope="session", autouse=True)

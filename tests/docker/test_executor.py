@@ -309,7 +309,7 @@ def test_a_missing_image_says_which_command_builds_it(
 NO_ENGINE = """
 import sys
 from sandbox import EngineUnavailableError, Sandbox, Settings
-with Sandbox(sys.argv[1], settings=Settings(store=sys.argv[2])) as sandbox:
+with Sandbox(sys.argv[1], settings=Settings(store=sys.argv[2]), warm=False) as sandbox:
     try:
         sandbox.invoke("echo")
     except EngineUnavailableError as error:
@@ -371,7 +371,7 @@ def test_many_at_once_lose_nothing(
 CHILD = """
 import sys
 from sandbox import Sandbox, Settings
-with Sandbox(sys.argv[1], settings=Settings(store=sys.argv[2])) as sandbox:
+with Sandbox(sys.argv[1], settings=Settings(store=sys.argv[2]), warm=False) as sandbox:
     sandbox.invoke("nap")
 """
 

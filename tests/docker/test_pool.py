@@ -73,14 +73,14 @@ def ready(sandbox: Sandbox, name: str) -> int:
 
 @pytest.fixture
 def open_sandbox(
-    functions: Path, engine: DockerEngine, settings: Settings
+    functions: Path, engine: DockerEngine, store: Path
 ) -> Iterator[Callable[..., Sandbox]]:
     """`open_sandbox(pool={…}, …)` is a Sandbox of the functions directory with these settings."""
     opened: list[Sandbox] = []
 
     def make(**changes: Any) -> Sandbox:
-        changed = Settings.model_validate(settings.model_dump(exclude_defaults=True) | changes)
-        sandbox = Sandbox(functions, settings=changed, engine=engine)
+        settings = Settings.model_validate({"store": store} | changes)
+        sandbox = Sandbox(functions, settings=settings, engine=engine)
         opened.append(sandbox)
         return sandbox
 
@@ -210,7 +210,7 @@ def test_a_manifest_alone_gets_no_reuse(open_sandbox: Callable[..., Sandbox], wr
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ('print("print('{\"success\": true}')\n", "ended before it was asked (exit code 0)"),
+        ("print('{\"success\": true}')\n", "ended before it was asked (exit code 0)"),
         (
             'import time\nprint(\'{"success": true, "output": 1}\', flush=True)\ntime.sleep(30)\n',
             "answered before it was asked",
@@ -398,11 +398,11 @@ def test_a_removed_function_s_containers_go(
 
 
 def test_closing_removes_what_was_kept(
-    functions: Path, write: Write, engine: DockerEngine, settings: Settings
+    functions: Path, write: Write, engine: DockerEngine, store: Path
 ) -> None:
     write("kept/index.py", "def handler(ctx): return 1\n")
     write("kept/function.yaml", "warm: 2\n")
-    with Sandbox(functions, settings=settings, engine=engine) as sandbox:
+    with Sandbox(functions, settings=Settings(store=store), engine=engine) as sandbox:
         sandbox.invoke("kept")
         wait_until(lambda: ready(sandbox, "kept") == 2)
     assert engine.containers({LABEL_FUNCTION: "kept"}) == []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import select
+import signal
 import ssl
 import time
 from collections import deque
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import docker.errors
@@ -19,6 +21,7 @@ from sandbox.protocol.frames import FrameDecoder, ProtocolError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from docker.api import APIClient
 
@@ -123,9 +126,29 @@ class DockerContainer:
             raise TimeoutError from None
         with translated("inspect a container"):
             state = self._client.inspect_container(self.id)["State"]
+        killed = state["ExitCode"] == 128 + signal.SIGKILL
+        oom_killed = state["OOMKilled"] or (killed and self._heard_of_oom(state))
         return Exit(
-            exit_code=state["ExitCode"], oom_killed=state["OOMKilled"], error=state.get("Error", "")
+            exit_code=state["ExitCode"], oom_killed=oom_killed, error=state.get("Error", "")
         )
+
+    def _heard_of_oom(self, state: Mapping[str, Any]) -> bool:
+        """Whether the engine was told after the end: too late for the container's state.
+
+        That happens under gVisor, where memory ends the whole container at once.
+        """
+        # By the engine's clock; the second more is for what is still on its way.
+        began, ended = (
+            int(datetime.fromisoformat(state[name]).timestamp())
+            for name in ("StartedAt", "FinishedAt")
+        )
+        with translated("look up the events of a container"):
+            events = self._client.events(
+                since=began,
+                until=ended + 1,
+                filters={"container": [self.id], "event": ["oom"]},
+            )
+            return bool(list(events))
 
     def remove(self) -> None:
         """Close its streams, kill it if it runs, and remove it. May be called twice."""

@@ -132,7 +132,7 @@ class _BuildScreen:
                 if progress.event == "current"
                 else f"built in {format_duration(round(progress.seconds, 1))}"
             )
-            click.echo(f"{progress.image:<8}  {took:<16}  {format_size(progress.size):>8}")
+            click.echo(f"{progress.image:<12}  {took:<16}  {format_size(progress.size):>8}")
 
     def clear(self) -> None:
         if self._live:

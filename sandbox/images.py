@@ -24,6 +24,7 @@ from sandbox.recipes import IMAGE_NAMES, RECIPES, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from sandbox.engine.base import Engine, Image
 
@@ -39,6 +40,7 @@ __all__ = [
     "status",
 ]
 
+_FIRST: Final = ("toolbox", "base")
 _ARCHITECTURES: Final = ("x86_64", "amd64")
 _PROXY_VARIABLES: Final = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _HOST_CA_BUNDLES: Final = (
@@ -207,13 +209,23 @@ class _Builder:
                 size = _status(self._engine, name).size or 0
                 self._tell(Progress(image=name, event="current", size=size))
 
-        # What the others need comes first; of those, two at a time: one fetches, one computes.
-        shared = {needed for recipe in RECIPES.values() for needed in recipe.needs}
-        for name in RECIPES:
-            if name in shared:
-                take_turn(name)
+        # What most need comes first; of the others, two at a time: one fetches, one computes.
+        for name in _FIRST:
+            take_turn(name)
+        turns: dict[str, Future[None]] = {}
+
+        def take_turn_after(name: str) -> None:
+            for needed in RECIPES[name].needs:
+                if needed in turns:  # it came before, so it waits for no worker
+                    turns[needed].result()
+            take_turn(name)
+
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="image") as pool:
-            list(pool.map(take_turn, [name for name in RECIPES if name not in shared]))
+            for name in RECIPES:
+                if name not in _FIRST:
+                    turns[name] = pool.submit(take_turn_after, name)
+        for turn in turns.values():
+            turn.result()
 
     def _tell(self, progress: Progress) -> None:
         with self._lock:

@@ -44,6 +44,9 @@ RECIPES: Final[Mapping[str, Recipe]] = {
     "bun": Recipe(shared=("js/bootstrap.mjs",)),
     "go": Recipe(),
     "binary": Recipe(),
+    # With the installers that the runtimes' own images do without.
+    "python-build": Recipe(needs=("toolbox", "base", "python")),
+    "node-build": Recipe(needs=("toolbox", "base", "node")),
 }
 # The toolbox only builds the others.
 IMAGE_NAMES: Final = tuple(name for name in RECIPES if name != "toolbox")
@@ -93,7 +96,10 @@ def build_args(name: str, root: Path) -> dict[str, str]:
 
 def labels(name: str, root: Path, *, base: str) -> dict[str, str]:
     """The labels that an image gets; `base` is the Debian image that it is made from."""
-    version = pins(root).get(name, {}).get("version", pins(root)["toolbox"]["suite"])
+    # An image without a pin of its own has the version of the runtime that it is made from.
+    made_from = (name, *reversed(RECIPES[name].needs))
+    versions = (pins(root).get(each, {}).get("version") for each in made_from)
+    version = next(filter(None, versions), pins(root)["toolbox"]["suite"])
     return {
         LABEL_TITLE: f"alyx-sandbox {name}",
         LABEL_VERSION: version,

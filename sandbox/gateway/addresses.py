@@ -29,6 +29,12 @@ _OPENED_BY_OPERATOR: Final = _networks(
         "192.168.0.0/16": "a private",
         "100.64.0.0/10": "a carrier's private",
         "fc00::/7": "a unique local",
+        # Nobody's on the Internet, so some networks use them as private ones.
+        "192.0.2.0/24": "a documentation",
+        "198.51.100.0/24": "a documentation",
+        "203.0.113.0/24": "a documentation",
+        "2001:db8::/32": "a documentation",
+        "3fff::/20": "a documentation",
     }
 )
 _NEVER: Final = _networks(
@@ -44,20 +50,15 @@ _NEVER: Final = _networks(
         "0.0.0.0/8": "an unspecified",
         "169.254.0.0/16": "a link-local",
         "192.0.0.0/24": "a reserved",
-        "192.0.2.0/24": "a documentation",
         "192.88.99.0/24": "a reserved",
         "198.18.0.0/15": "a benchmarking",
-        "198.51.100.0/24": "a documentation",
-        "203.0.113.0/24": "a documentation",
         "224.0.0.0/4": "a multicast",
         "240.0.0.0/4": "a reserved",
         "::/128": "an unspecified",
         "2001::/32": "a Teredo",
         "2001:2::/48": "a benchmarking",
         "2001::/23": "a reserved",
-        "2001:db8::/32": "a documentation",
         "2002::/16": "a 6to4",
-        "3fff::/20": "a documentation",
         "fe80::/10": "a link-local",
         "fec0::/10": "a site-local",
         "ff00::/8": "a multicast",

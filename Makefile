@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything installs what it needs first.
 SHELL := /bin/sh
 BIN := .venv/bin
-IMAGES := base python node deno bun go binary
+IMAGES := base python node deno bun go binary python-build node-build
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -29,8 +29,8 @@ fix: venv-dev ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/generate-docs
 
-bench: venv-dev images ## Measure latencies side by side
-	$(BIN)/python -m benchmarks
+bench: venv-bench images ## Measure all there is to measure, and hold it against the marks
+	$(BIN)/python -m benchmarks --json build/benchmarks.json --save benchmarks/results
 
 engine: ## Use the container engine that runs, else install and start one
 	@scripts/engine
@@ -46,6 +46,7 @@ base-tools:
 
 venv: .venv/.runtime
 venv-dev: .venv/.dev
+venv-bench: .venv/.bench
 
 .venv/.runtime: pyproject.toml constraints.txt
 	@scripts/venv .
@@ -55,9 +56,13 @@ venv-dev: .venv/.dev
 	@scripts/venv '.[dev]'
 	@touch .venv/.runtime $@
 
+.venv/.bench: pyproject.toml constraints.txt
+	@scripts/venv '.[bench]'
+	@touch .venv/.runtime $@
+
 clean: ## Remove this project's containers, images, caches and virtual environment
 	-@[ ! -x $(BIN)/sandbox ] || $(BIN)/sandbox images remove
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check fix bench engine images base-tools venv venv-dev clean
+.PHONY: help demo test check fix bench engine images base-tools venv venv-dev venv-bench clean

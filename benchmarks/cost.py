@@ -1,0 +1,87 @@
+"""Suite `cost`: the CPU time that the executor itself takes for an invocation.
+
+No container runs: the engine is `benchmarks.fake_engine`, whose containers answer at once, so what
+is left is the work of this process. Garbage collection counts.
+
+    invoking thread   `Sandbox.invoke` alone, as the CPU time of the thread that calls it
+    whole process     all threads: with the keeper's and, for `warm`, with the launcher's, which
+                      make the next container and remove the last; and with the fake's own work
+    the fake alone    create, start, send, read, remove: what of it is the fake's
+
+`warm` takes a new container for each invocation, all of them booted before; `reuse` asks one and
+the same, so that nothing of a life cycle is in it. Samples are means over batches.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.context import FUNCTIONS, Context, call, ready, wait_for
+from benchmarks.fake_engine import FakeEngine
+from benchmarks.peers import bare_loop
+from sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SUITE: Final = "cost"
+_BATCH: Final = 50
+_UNIT: Final = "ms"
+
+
+def run(context: Context) -> None:
+    """Measure both interfaces warm, and reuse."""
+    context.log("cost")
+    batches = 20 if context.quick else 200
+    for interface in ("stdio", "handler"):
+        _measure(context, interface, "warm", batches)
+    _measure(context, "handler", "reuse", batches)
+
+
+def _measure(context: Context, interface: str, way: str, batches: int) -> None:
+    name = f"python-{interface}"
+    warm = _BATCH if way == "warm" else 1
+    settings = context.settings(
+        pool={"min_warm": warm, "max_warm": warm, "containers": 1000, "memory": "1000gb"},
+        ceilings={"reuse": 1 if way == "warm" else 1_000_000},
+    )
+    engine = FakeEngine()
+    with Sandbox(FUNCTIONS, settings=settings, engine=engine) as sandbox:
+        call(sandbox, name)
+
+        def refilled() -> None:
+            wait_for(lambda: ready(sandbox, name) >= warm and len(engine.containers({})) == warm)
+
+        refilled()
+        thread, process = cpu_times(
+            lambda: call(sandbox, name), _BATCH, batches=batches, until=refilled
+        )
+    subject = f"{interface}, {way}"
+    context.results.add(SUITE, subject, "invoking thread", _UNIT, thread)
+    context.results.add(SUITE, subject, "whole process", _UNIT, process)
+    if way == "warm":
+        once = bare_loop(engine, context.deployment(sandbox, name))
+        alone, _ = cpu_times(once, _BATCH, batches=batches // 4, until=lambda: None)
+        context.results.add(SUITE, subject, "the fake alone", _UNIT, alone)
+
+
+def cpu_times(
+    action: Callable[[], object], count: int, *, batches: int, until: Callable[[], object]
+) -> tuple[list[float], list[float]]:
+    """CPU milliseconds for each time: of this thread, and of the process with the wait `until`.
+
+    `count` times make a batch, and a sample; the first batch warms up.
+    """
+    threads, processes = [], []
+    for number in range(batches + 1):
+        process = time.process_time()
+        thread = time.thread_time()
+        for _ in range(count):
+            action()
+        thread_spent = time.thread_time() - thread
+        until()
+        if number:
+            threads.append(thread_spent * 1000 / count)
+            processes.append((time.process_time() - process) * 1000 / count)
+    return threads, processes

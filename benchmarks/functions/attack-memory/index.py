@@ -1,0 +1,4 @@
+def handler(ctx):
+    hoard = []
+    while True:
+        hoard.append(bytearray(1 << 20))

@@ -1,0 +1,1 @@
+export default (ctx: { input: object }) => ctx.input;

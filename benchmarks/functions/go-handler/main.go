@@ -1,0 +1,5 @@
+package function
+
+import "alyx"
+
+func Handler(ctx *alyx.Context) (any, error) { return ctx.Input, nil }

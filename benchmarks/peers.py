@@ -1,0 +1,115 @@
+"""What the executor is compared with: `docker run`, and the engine's API without the executor."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.context import REQUEST
+from benchmarks.host import process
+from sandbox import images
+from sandbox.engine.docker_config import RUNTIME_NAMES
+from sandbox.policy import function_spec, new_uid
+from sandbox.runtimes import INIT, TMP_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sandbox.deploy import Deployment
+    from sandbox.engine.base import Container, ContainerSpec, Engine
+
+_PATIENCE: Final = 30.0
+_LINE: Final = (REQUEST + "\n").encode()
+
+
+def spec_of(deployment: Deployment, **labels: str) -> ContainerSpec:
+    """The container that the executor would make, but without a gateway's two files."""
+    return function_spec(
+        deployment.function,
+        deployment.policy,
+        image=deployment.image,
+        bundle=deployment.bundle.path,
+        uid=new_uid(),
+        runtime_class=deployment.runtime_class,
+        labels=labels,
+    )
+
+
+def docker_run(deployment: Deployment) -> Callable[[], None]:
+    """The function through the engine's own command line: same limits, same OCI runtime."""
+    spec = spec_of(deployment)
+    memory = str(spec.memory)
+    return process([
+        "docker", "run", "--rm", "--interactive",
+        "--runtime", RUNTIME_NAMES[spec.runtime_class], "--network", "none", "--read-only",
+        "--tmpfs", f"{TMP_DIR}:size={spec.tmp}", "--memory", memory, "--memory-swap", memory,
+        "--cpus", str(spec.cpu), "--pids-limit", str(spec.pids), "--cap-drop", "ALL",
+        "--log-driver", "none", "--security-opt", "no-new-privileges",
+        "--user", f"{spec.uid}:{spec.gid}", "--workdir", spec.working_dir,
+        *(part for name, value in spec.env.items() for part in ("--env", f"{name}={value}")),
+        *(
+            part
+            for mount in spec.mounts
+            for part in ("--volume", f"{mount.source}:{mount.target}:ro")
+        ),
+        spec.image, *spec.command,
+    ])  # fmt: skip
+
+
+@contextlib.contextmanager
+def attach_echo(engine: Engine, deployment: Deployment) -> Iterator[Callable[[], None]]:
+    """A line to `cat` and back through an attached stream: the floor of a warm handler.
+
+    The container has the function's limits and init; it stays.
+    """
+    container = engine.create(_cat(engine, deployment))
+    try:
+        container.start()
+
+        def echo() -> None:
+            container.send(_LINE)
+            _read_line(container)
+
+        yield echo
+    finally:
+        container.remove()
+
+
+def _cat(engine: Engine, deployment: Deployment) -> ContainerSpec:
+    from dataclasses import replace  # noqa: PLC0415
+
+    image = images.require(engine, "base").id
+    return replace(spec_of(deployment), image=image, command=(INIT, "cat"), mounts=())
+
+
+def bare_loop(engine: Engine, deployment: Deployment) -> Callable[[], None]:
+    """Create, attach, start, send, read, remove: the same container without the executor."""
+
+    def once() -> None:
+        container = engine.create(spec_of(deployment))
+        try:
+            container.start()
+            container.send(_LINE, end=True)
+            answer = b""
+            while b'"success"' not in answer:
+                chunk = container.receive(time.monotonic() + _PATIENCE)
+                assert chunk is not None, "it ended without an answer"
+                answer += chunk.data if chunk.stream == "stdout" else b""
+        finally:
+            container.remove()
+
+    return once
+
+
+def _read_line(container: Container) -> None:
+    """Until all of a line has come back; and init's report, which follows it."""
+    missing = len(_LINE)
+    reported = False
+    while missing > 0 or not reported:
+        chunk = container.receive(time.monotonic() + _PATIENCE)
+        assert chunk is not None, "the echo ended"
+        if chunk.stream == "stdout":
+            missing -= len(chunk.data)
+        else:
+            reported = True

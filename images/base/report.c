@@ -153,9 +153,6 @@ void report(const int *status, int exec_errno, unsigned long long stdout_bytes)
 {
     struct rusage usage = {0};
     getrusage(RUSAGE_CHILDREN, &usage);
-    long long peak = read_number(&peak_memory);
-    if (peak == UNKNOWN && usage.ru_maxrss > 0)
-        peak = usage.ru_maxrss * 1024LL;
     long long tmp_bytes = UNKNOWN, shm_bytes = UNKNOWN;
     const char *tmp_full = is_full("/tmp", &tmp_bytes), *shm_full = is_full("/dev/shm", &shm_bytes);
     size_t denied_more;
@@ -168,8 +165,8 @@ void report(const int *status, int exec_errno, unsigned long long stdout_bytes)
         "\"peak_memory_bytes\":%s,\"oom_kills\":%s,\"pids_denied\":%s,",
         json(status && WIFEXITED(*status) ? WEXITSTATUS(*status) : UNKNOWN),
         json(status && WIFSIGNALED(*status) ? WTERMSIG(*status) : UNKNOWN),
-        json(exec_errno ? exec_errno : UNKNOWN), cpu_milliseconds(&usage), json(peak),
-        json(read_number(&oom_kills)), json(read_number(&pids_denied)));
+        json(exec_errno ? exec_errno : UNKNOWN), cpu_milliseconds(&usage),
+        json(read_number(&peak_memory)), json(read_number(&oom_kills)), json(read_number(&pids_denied)));
     snprintf(line + length, sizeof line - length,
              "\"tmp_bytes\":%s,\"tmp_full\":%s,\"shm_full\":%s,\"largest_file\":%s,"
              "\"denied\":[%s],\"denied_more\":%zu,\"stdout_bytes\":%llu}\n",

@@ -117,10 +117,8 @@ def function_of(directory: Path, name: str, code: str, *, manifest: str = MANIFE
 
 
 # Compiled packages count on a C++ library, as manylinux has it (PEP 600).
-NO_LIBRARY = pytest.mark.xfail(strict=True, reason="the image has no libstdc++.so.6")
 
 
-@NO_LIBRARY
 def test_python_packages_work(
     arena: Arena, installed: Callable[[str, tuple[str, ...]], Path]
 ) -> None:
@@ -145,7 +143,6 @@ def test_node_packages_work(
     }
 
 
-@NO_LIBRARY
 @pytest.mark.parametrize("runtime", ["bun", "deno"])
 def test_node_packages_work_in_its_relatives(
     crun: Arena, installed: Callable[[str, tuple[str, ...]], Path], runtime: str

@@ -27,12 +27,12 @@ def render(results: Results, marks: Sequence[Mark], machine: Mapping[str, str]) 
 
 def render_marks(marks: Sequence[Mark]) -> Iterator[str]:
     """The marks, a line for each."""
-    yield f"{'marks':55} {'bound':>8} {'value':>9}"
+    yield f"{"marks":54} {'bound':>8} {'value':>9}"
     words = {True: "", False: " missed", None: ""}
     for mark in marks:
         bound = f"{mark.comparison} {mark.bound:g}"
         value = "-" if mark.value is None else f"{mark.value:.2f}"
-        yield f"{mark.name:55} {bound:>8} {value:>9}{words[mark.reached]}"
+        yield f"{mark.name:54} {bound:>8} {value:>9}{words[mark.reached]}"
 
 
 def _suite(suite: str, series: Sequence[Series]) -> Iterator[str]:

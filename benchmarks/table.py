@@ -27,7 +27,7 @@ def render(results: Results, marks: Sequence[Mark], machine: Mapping[str, str]) 
 
 def render_marks(marks: Sequence[Mark]) -> Iterator[str]:
     """The marks, a line for each."""
-    yield f"{"marks":54} {'bound':>8} {'value':>9}"
+    yield f"{'marks':54} {'bound':>8} {'value':>9}"
     words = {True: "", False: " missed", None: ""}
     for mark in marks:
         bound = f"{mark.comparison} {mark.bound:g}"

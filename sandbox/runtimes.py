@@ -39,12 +39,17 @@ class RuntimeInfo:
     bootstrap: str | None
     env: Mapping[str, str]
     suffixes: tuple[str, ...]
+    # The option that loads the bootstrap, where the function has to be the main module.
+    preload: str = ""
 
     def command(self, entrypoint: str, interface: Interface) -> tuple[str, ...]:
         """The process to run for `entrypoint`, a path relative to the function's directory."""
         target = str(FUNCTION_DIR / entrypoint)
         if interface == "handler" and self.bootstrap is not None:
-            return (*self.interpreter, str(SUPPORT_DIR / self.bootstrap), target)
+            bootstrap = str(SUPPORT_DIR / self.bootstrap)
+            if self.preload:
+                return (*self.interpreter, f"{self.preload}={bootstrap}", target, target)
+            return (*self.interpreter, bootstrap, target)
         return (*self.interpreter, target)
 
 
@@ -60,6 +65,8 @@ RUNTIMES: Final[Mapping[Runtime, RuntimeInfo]] = {
         env=_COMMON_ENV
         | {"DENO_DIR": f"{TMP_DIR}/deno", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},
         suffixes=(".ts", ".mts", ".js", ".mjs", ".tsx", ".jsx"),
+        # Deno looks for deno.json and package.json from the main module on, nowhere else.
+        preload="--preload",
     ),
     Runtime.NODE: RuntimeInfo(
         image="node",

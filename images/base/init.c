@@ -56,6 +56,9 @@
 #define QUIET_OTHER (50 * MILLISECOND)
 /* How much of a flood passes before other events have their turn, in reads. */
 #define ROUNDS 16
+/* Reports of a running command: so many at once, and one more for each so many milliseconds. */
+#define REPORTS_AT_ONCE 100
+#define REPORT_EVERY 5
 /* Less CPU than this, in nanoseconds for each look, is a timer's or a garbage collector's. */
 #define NOISE 50000
 
@@ -178,12 +181,38 @@ static int pass_on(struct output *output)
     return size != 0;
 }
 
+/* A report follows what was passed on; of a command that writes byte by byte, only each few. */
+struct reports {
+    int owed;           /* something was passed on since the last one */
+    int credit;         /* so many may be written at once */
+    long long earned;   /* when the credit was last raised */
+};
+
+static void report_output(struct reports *reports, unsigned long long bytes)
+{
+    long long now = clock_now(CLOCK_MONOTONIC);
+    long long earned = (now - reports->earned) / (REPORT_EVERY * MILLISECOND);
+    if (earned > 0) {
+        reports->credit = reports->credit + earned < REPORTS_AT_ONCE ? reports->credit + earned
+                                                                     : REPORTS_AT_ONCE;
+        reports->earned = now;
+    }
+    if (reports->owed && reports->credit > 0) {
+        reports->owed = 0;
+        reports->credit--;
+        report(NULL, 0, bytes);
+    }
+}
+
 /* Wait for the command's end, and serve it meanwhile. Returns its status. */
 static int attend(pid_t child, int epoll, int signals, struct output *output, int announce)
 {
+    struct reports reports = {.credit = REPORTS_AT_ONCE};
     for (int status = 0, looks = 0;;) {
         struct epoll_event events[32];
-        int pause = !announce ? -1 : looks++ < LOOKS ? LOOK_EVERY : LOOK_LATER;
+        int pause = reports.owed ? REPORT_EVERY : -1;
+        if (announce)
+            pause = looks++ < LOOKS ? LOOK_EVERY : LOOK_LATER;
         int count = epoll_wait(epoll, events, 32, pause);
         for (int i = 0; i < count; i++) {
             void *source = events[i].data.ptr;
@@ -191,8 +220,7 @@ static int attend(pid_t child, int epoll, int signals, struct output *output, in
             if (source == output) {
                 unsigned long long before = output->bytes;
                 int more = pass_on(output);
-                if (output->bytes > before)
-                    report(NULL, 0, output->bytes);
+                reports.owed |= output->bytes > before;
                 if (!more) { /* all of its writers have closed it, and nobody is to wait for it */
                     epoll_ctl(epoll, EPOLL_CTL_DEL, output->from, NULL);
                     close(STDOUT_FILENO);
@@ -207,6 +235,7 @@ static int attend(pid_t child, int epoll, int signals, struct output *output, in
                 return status;
         }
         network_settle();
+        report_output(&reports, output->bytes);
         if (announce && has_settled(child)) {
             announce = 0;
             tell("{\"ready\":true}\n");

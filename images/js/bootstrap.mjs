@@ -2,7 +2,7 @@
  * Serves a function's handler in Node, Deno and Bun: requests come line by line on stdin, answers
  * leave on descriptor 3.
  *
- * Run as `init --handler node bootstrap.mjs FILE`. Init has made descriptor 1 the container's
+ * Run as `init --handler node bootstrap.mjs FILE`; in Deno, preloaded for a main module FILE. Init has made descriptor 1 the container's
  * stderr, so whatever the function prints, by console.log or otherwise, goes to the logs.
  */
 import { Buffer } from "node:buffer";

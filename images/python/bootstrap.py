@@ -145,10 +145,17 @@ def call(handler, request):
 
 def describe(error):
     """The contract's error document for an exception; its trace goes to the logs."""
-    import traceback
-
-    traceback.print_exception(error)
+    try:
+        import traceback
+    except OSError:  # it has opened all the files that it may
+        sys.__excepthook__(type(error), error, error.__traceback__)
+    else:
+        traceback.print_exception(error)
     fields = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    if isinstance(error, OSError) and error.errno is not None:
+        import errno
+
+        fields["errno"] = errno.errorcode.get(error.errno, error.errno)
     # An exception class may carry its code for all of its instances.
     code = fields.pop("code", getattr(error, "code", None))
     if not (isinstance(code, str) and code):

@@ -196,7 +196,10 @@ def test_init_passes_the_exit_code_and_the_streams(oci_runtime: str) -> None:
     assert (outcome.code, outcome.stdout, outcome.stderr) == (7, "hello", "oops\n")
     assert (outcome.report["exit_code"], outcome.report["signal"]) == (7, None)
     assert outcome.report["cpu_ms"] >= 0
-    assert outcome.report["peak_memory_bytes"] > 100_000
+    if oci_runtime == "runsc":  # it has no cgroup inside
+        assert outcome.report["peak_memory_bytes"] is None
+    else:
+        assert outcome.report["peak_memory_bytes"] > 100_000
     assert outcome.report["exec_errno"] is None
 
 

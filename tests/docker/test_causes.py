@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from sandbox.models import FunctionResponse
 
 MIB = 1 << 20
-LIMITS = {"limits": {"file_size": "4mb", "open_files": 64, "boot": "3s", "output": "1mb"}}
+LIMITS = {
+    "pool": {"enabled": False},
+    "limits": {"file_size": "4mb", "open_files": 64, "boot": "3s", "output": "1mb"},
+}
 MANIFEST = "timeout: 20s\nmemory: 64mb\ntmp: 8mb\npids: 32\n"
 READ = "import json, os, sys\nsys.stdin.read()\n"
 ANSWER = 'print(json.dumps({"success": True, "output": 1}))\n'

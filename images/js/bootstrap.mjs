@@ -14,10 +14,13 @@ import { pathToFileURL } from "node:url";
 // Deno numbers files in its own way; there, the descriptor is reached by its name.
 const PROTOCOL = globalThis.Deno ? openSync("/dev/fd/3", "w") : 3;
 
+// While it is, nothing that is sent goes anywhere: see `rehearse`.
+let rehearsing = false;
+
 /** Write one message to the sandbox. */
 function send(message) {
   let bytes = Buffer.from(JSON.stringify(message) + "\n");
-  while (bytes.length > 0) bytes = bytes.subarray(writeSync(PROTOCOL, bytes));
+  while (bytes.length > 0) bytes = bytes.subarray(rehearsing ? bytes.length : writeSync(PROTOCOL, bytes));
 }
 
 const log = Object.fromEntries(
@@ -131,16 +134,15 @@ async function serve(handler, request) {
   }
 }
 
-async function* lines(stream) {
-  let rest = "";
-  stream.setEncoding("utf8");
-  for await (const chunk of stream) {
-    const parts = chunk.split("\n");
-    parts[0] = rest + parts[0];
-    rest = parts.pop();
-    yield* parts;
-  }
-  if (rest) yield rest;
+/**
+ * Serve a request that nobody sent. The first one runs through code that has never run, which takes
+ * milliseconds: they belong to the start, when nobody waits.
+ */
+async function rehearse() {
+  rehearsing = true;
+  await serve((input) => input, JSON.parse('{"request_id": "", "function": "", "input": {}, "context": {}}'));
+  rehearsing = false;
+  charged = 0;
 }
 
 async function main(file) {
@@ -152,14 +154,28 @@ async function main(file) {
     await flush();
     process.exit(1);
   }
+  await rehearse();
   send({ type: "ready" });
+  // By events: the first chunk of an asynchronous iterator takes a millisecond more.
+  let rest = "";
   let served = 0;
-  for await (const line of lines(process.stdin)) {
+  let last = Promise.resolve();
+  const next = async (line) => {
     if (served++ > 0) wipe();
     await serve(handler, JSON.parse(line));
-  }
-  await flush();
-  process.exit(0);
+  };
+  process.stdin.setEncoding("utf8");
+  process.stdin.on("data", (chunk) => {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop();
+    for (const line of lines) last = last.then(() => next(line));
+  });
+  process.stdin.on("end", async () => {
+    if (rest) last = last.then(() => next(rest));
+    await last;
+    await flush();
+    process.exit(0);
+  });
 }
 
 for (const event of ["uncaughtException", "unhandledRejection"]) {

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from sandbox.manifest import Hook, Manifest
     from sandbox.policy import Policy
     from sandbox.problems import Problem
-    from sandbox.settings import Settings
     from sandbox.validation import Checked
 
 
@@ -100,13 +99,13 @@ def show(common: Common, name: str) -> None:
                 "source": str(function.source),
                 "version": digest,
                 "manifest": function.manifest.model_dump(mode="json", exclude_defaults=True),
-                **_policy(policy, settings),
+                **_policy(policy),
                 "cold_only": cold_only,
                 "notes": [str(note) for note in policy.notes] if policy else [str(refusal)],
             }
         )
         return
-    print_fields(_fields(function, policy, digest, settings.engine.runtime_class))
+    print_fields(_fields(function, policy, digest))
     for note in policy.notes if policy else ():
         print_warning(str(note))
     if cold_only:
@@ -134,8 +133,7 @@ def validate(common: Common, path: Path | None) -> None:
                 "valid": not failed,
                 "problems": [item.to_dict() for item in found.problems],
                 "functions": [
-                    {"name": item.function.name, **_policy(item.policy, settings)}
-                    for item in found.functions
+                    {"name": item.function.name, **_policy(item.policy)} for item in found.functions
                 ],
             }
         )
@@ -151,8 +149,7 @@ def validate(common: Common, path: Path | None) -> None:
                 "RUNTIME_CLASS",
                 "NETWORK",
             )
-            runtime_class = settings.engine.runtime_class
-            print_table(header, [_row(item, runtime_class) for item in found.functions])
+            print_table(header, [_row(item) for item in found.functions])
         _print_problems(found.problems)
         if not found.problems:
             click.echo(f"no problems in {directory}", err=True)
@@ -176,7 +173,7 @@ def _summary(function: Function) -> dict[str, Any]:
     }
 
 
-def _policy(policy: Policy | None, settings: Settings) -> dict[str, Any]:
+def _policy(policy: Policy | None) -> dict[str, Any]:
     """The policy in force as JSON: seconds, bytes, cores. Null where the settings refuse it."""
     if policy is None:
         return {"limits": None, "network": None, "runtime_class": None}
@@ -190,11 +187,11 @@ def _policy(policy: Policy | None, settings: Settings) -> dict[str, Any]:
             "destinations": [str(destination) for destination in policy.network.destinations],
             "alyx_url": None if callback is None else callback.url,
         },
-        "runtime_class": settings.engine.runtime_class,
+        "runtime_class": policy.runtime_class,
     }
 
 
-def _row(item: Checked, runtime_class: str) -> tuple[str, ...]:
+def _row(item: Checked) -> tuple[str, ...]:
     """One function's line of `validate`."""
     policy = item.policy
     if policy is None:
@@ -206,7 +203,7 @@ def _row(item: Checked, runtime_class: str) -> tuple[str, ...]:
         f"{policy.cpu:g}",
         str(policy.pids),
         format_size(policy.tmp),
-        runtime_class,
+        policy.runtime_class,
         " ".join(_reachable(policy)),
     )
 
@@ -219,7 +216,7 @@ def _reachable(policy: Policy) -> list[str]:
 
 
 def _fields(
-    function: Function, policy: Policy | None, digest: str | None, runtime_class: str
+    function: Function, policy: Policy | None, digest: str | None
 ) -> Iterator[tuple[str, str]]:
     """What `show` prints, in its order; what a manifest leaves out is left out here."""
     manifest = function.manifest
@@ -241,7 +238,7 @@ def _fields(
         yield "warm", str(policy.warm)
         yield "reuse", str(policy.reuse)
         yield "network", "\n".join(_reachable(policy))
-        yield "runtime_class", runtime_class
+        yield "runtime_class", policy.runtime_class
     yield from _manifest_fields(manifest)
 
 

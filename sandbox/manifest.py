@@ -166,6 +166,7 @@ class Manifest(_Part):
     dependencies: Dependencies = ()
     build: Build | None = None
     network: Network = "none"
+    runtime_class: Literal["runc", "crun", "gvisor"] | None = None
     warm: Annotated[Count, Field(ge=0, le=1000)] | None = None
     reuse: Annotated[Count, Field(ge=1, le=1_000_000)] = 1
     routes: tuple[Route, ...] = ()

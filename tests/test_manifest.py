@@ -54,6 +54,7 @@ build:
   watch: ["src/**/*.ts"]
   output: dist/index.js
 network: [Example.org:443, "*.example.org:8443", "[::1]:80", 10.0.0.1:5432]
+runtime_class: gvisor
 warm: 2
 reuse: 10
 routes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox, Settings
-from sandbox.builds.compile import BuildFailedError
+from sandbox.builds.failure import BuildFailedError
 from sandbox.cancellation import Cancellation
 from sandbox.errors import OverloadedError
 from sandbox.launcher import BootFailedError
@@ -37,11 +38,12 @@ print(json.dumps({"success": True, "output": {"waited": time.time() - booted, **
 
 # Says what it finds, and leaves something of each kind behind.
 TRACES = """
-import os, pathlib, subprocess
+import os, pathlib, socket, subprocess
 count = 0
+listening = None
 
 def handler(ctx):
-    global count
+    global count, listening
     count += 1
     places = [pathlib.Path("/tmp/trace"), pathlib.Path("/dev/shm/trace")]
     found = {
@@ -50,7 +52,9 @@ def handler(ctx):
         "processes": sum(name.isdigit() for name in os.listdir("/proc")),
         "environment": os.environ.get("TRACE"),
         "uid": os.getuid(),
+        "port": socket.socket().connect_ex(("127.0.0.1", 7777)),
     }
+    listening = listening or socket.create_server(("127.0.0.1", 7777))
     for place in places:
         place.write_text("x")
     os.environ["TRACE"] = "x"
@@ -124,6 +128,7 @@ def test_nothing_passes_from_one_invocation_to_the_next(
         assert found["files"] == []
         assert found["environment"] is None
         assert found["processes"] == 2  # init and itself
+        assert found["port"] == errno.ECONNREFUSED
     assert len({response.output["uid"] for response in seen}) == len(seen)
 
 
@@ -137,6 +142,7 @@ def test_with_reuse_memory_stays_and_files_do_not(
     outputs = [sandbox.invoke("traces").output for _ in range(4)]
     assert [output["count"] for output in outputs] == [1, 2, 3, 1]
     assert [output["environment"] for output in outputs] == [None, "x", "x", None]
+    assert [output["port"] == 0 for output in outputs] == [False, True, True, False]
     assert [output["files"] for output in outputs] == [[], [], [], []]
 
 

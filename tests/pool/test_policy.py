@@ -1,4 +1,4 @@
-"""`warm` and `reuse` of a manifest under the operator's settings."""
+"""`warm`, `reuse` and `runtime_class` of a manifest under the operator's settings."""
 
 from __future__ import annotations
 
@@ -45,3 +45,24 @@ def test_reuse_is_the_operators_to_allow(tmp_path: Path) -> None:
 def test_reuse_that_is_allowed_is_given(tmp_path: Path) -> None:
     got = policy(tmp_path, "reuse: 9", ceilings={"reuse": 100})
     assert (got.reuse, got.notes) == (9, ())
+
+
+@pytest.mark.parametrize(
+    ("asked", "demanded", "used", "clamped"),
+    [
+        (None, "auto", "auto", False),
+        (None, "gvisor", "gvisor", False),
+        ("gvisor", "auto", "gvisor", False),
+        ("gvisor", "crun", "gvisor", False),
+        ("runc", "auto", "runc", False),
+        ("crun", "gvisor", "gvisor", True),
+        ("runc", "crun", "crun", True),
+    ],
+)
+def test_a_manifest_may_only_tighten_the_runtime_class(
+    tmp_path: Path, asked: str | None, demanded: str, used: str, clamped: bool
+) -> None:
+    manifest = "" if asked is None else f"runtime_class: {asked}"
+    got = policy(tmp_path, manifest, engine={"runtime_class": demanded})
+    assert got.runtime_class == used
+    assert ["engine.runtime_class" in str(note) for note in got.notes] == [True] * clamped

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from sandbox.builds.compile import BuildFailedError
+from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import SandboxError
 from sandbox.facade import Sandbox
 from sandbox.launcher import BootFailedError

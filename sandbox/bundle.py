@@ -3,12 +3,14 @@
     store/                mode 0700: nobody else gets in
       bundles/DIGEST/     the copy; directories 755, files 644 or 755, one fixed time
       builds/KEY          the digest of the bundle that a build gave
+      hashes/ID           digests of the files of one directory, by their state
+      leases/, used/      who uses which bundle, and when it was last used (`sandbox.leases`)
       locks/NN            held while a build of a key that begins with NN is under way
       temporary/ID/       a copy or a build under way, locked by the process that makes it
 
-A bundle appears by a rename, so a process that is killed leaves nothing half-made behind but in
-`temporary`, which later processes clear. The store is a cache: it can be removed at any time
-that nothing uses it.
+A bundle appears by a rename, and goes by one, so a process that is killed leaves nothing
+half-made behind but in `temporary`, which later processes clear. The store is a cache: it can be
+removed at any time that nothing uses it.
 """
 
 from __future__ import annotations
@@ -21,19 +23,25 @@ import shutil
 import stat
 import time
 import uuid
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sandbox.errors import InvalidManifestError, InvalidSettingsError
-from sandbox.tree import Caps, ChangedError, Refused, Tree
+from sandbox.hashes import FileHashes
+from sandbox.leases import Leases, long_ago
+from sandbox.tree import FIXED_TIME, Caps, ChangedError, Refused, Tree
 from sandbox.units import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
 MAX_BYTES: Final = 256 * MIB
 MAX_FILES: Final = 20_000
+_BUILT: Final = Caps(4096 * MIB, 200_000)
+# A bundle that nobody has used for so long, in seconds, is removed: two weeks.
+KEPT: Final = 14 * 86400.0
 _KEY: Final = re.compile(r"[0-9a-f]{16,128}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # How often a directory may change while it is read before that is an error.
@@ -63,9 +71,13 @@ class BundleStore:
         self._builds = root / "builds"
         self._locks = root / "locks"
         self._temporaries = root / "temporary"
+        self._hashes = root / "hashes"
         _make_private(root)
-        for directory in (self._bundles, self._builds, self._locks, self._temporaries):
+        for directory in (
+            self._bundles, self._builds, self._locks, self._temporaries, self._hashes,
+        ):  # fmt: skip
             directory.mkdir(mode=0o700, exist_ok=True)
+        self._leases = Leases(root)
 
     def snapshot(
         self,
@@ -77,15 +89,16 @@ class BundleStore:
     ) -> Bundle:
         """The bundle of a directory, or with `single_file` of one file, as it is now.
 
-        Only hashes what is there when the store has it already. `source` must have no links on
-        its way. What a link is, where it may lead and what is left out: see `sandbox.tree`.
+        Only hashes what has changed when the store has it already. `source` must have no links
+        on its way. What a link is, where it may lead and what is left out: see `sandbox.tree`.
 
         Raises:
             InvalidManifestError: something in it can't be in a bundle, it is over a cap, or it
                 does not stop changing; `details.problems` lists every such file.
         """
         tree = Tree(source, single_file=single_file, caps=Caps(max_bytes, max_files))
-        return self._store(tree)
+        name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
+        return self._store(tree, hashes=self._hashes / name)
 
     def cached(self, key: str) -> Bundle | None:
         """The bundle that was published under `key`, 16 to 128 hex digits, if it is still there."""
@@ -115,7 +128,8 @@ class BundleStore:
         """The bundle of `key`; where there is none, `build` makes it in the directory it is given.
 
         Of several callers with one key, in this process or in others, one builds while the
-        others wait. What `build` raises is passed on, and nothing is kept.
+        others wait. What `build` raises is passed on, and nothing is kept. `build` may not
+        produce anything itself. For `adopt`, see there.
         """
         with self._locked(_checked(key)):
             bundle = self.cached(key)
@@ -134,11 +148,6 @@ class BundleStore:
                 return self._existing(digest) or self._copy(tree, digest)
             except ChangedError:
                 continue
-            except Refused as refused:
-                raise InvalidManifestError(
-                    f"its files cannot be deployed: {refused.problems[0]}",
-                    details={"problems": list(refused.problems)},
-                ) from None
         raise InvalidManifestError(
             "its files do not stop changing while they are read",
             hint="stop what writes to the function's directory, and try again",

@@ -10,13 +10,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from sandbox import images
-from sandbox.builds.compile import BuildFailedError
+from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import RuntimeNotAvailableError
 from sandbox.policy import Policy, choose_runtime_class, effective_policy
 from sandbox.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from sandbox.builds.builder import Builder
     from sandbox.bundle import Bundle, BundleStore
@@ -37,6 +37,8 @@ class Deployment:
     image: str
     policy: Policy
     runtime_class: RuntimeClass
+    # Where its runtime finds what was installed.
+    env: Mapping[str, str] = field(default_factory=dict, hash=False)
     # The digest of its files before anything was built of them.
     source_digest: str = field(compare=False)
     # Why it cannot wait for its request, if an earlier process has found that out.
@@ -54,6 +56,7 @@ class Deployment:
         parts = (
             function.name, function.runtime, function.entrypoint, function.interface,
             self.bundle.digest, self.image, self.policy, self.runtime_class,
+            sorted(self.env.items()),
         )  # fmt: skip
         return sha256(repr(parts).encode()).hexdigest()[:32]
 

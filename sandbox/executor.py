@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from sandbox.builds.compile import BuildFailedError
+from sandbox.builds.failure import BuildFailedError
 from sandbox.cancellation import Cancellation
 from sandbox.errors import Code
 from sandbox.invocation import Invocation, cancelled_error

@@ -74,11 +74,11 @@ class Sandbox:
         )
         self._store = self.settings.store or default_store(os.environ)
         self._owner = Owner(self._store)
-        bundles = BundleStore(self._store)
-        builder = Builder(self.engine, self.settings, store=bundles, owner=self._owner)
+        bundles = self._bundles = BundleStore(self._store)
+        self._builder = Builder(self.engine, self.settings, store=bundles, owner=self._owner)
         cold_notes = ColdNotes(self._store)
         self._deployer = Deployer(
-            self.engine, self.settings, store=bundles, builder=builder, cold_notes=cold_notes
+            self.engine, self.settings, store=bundles, builder=self._builder, cold_notes=cold_notes
         )
         # As functions reach it, which may be by another name.
         self._alyx_url = (
@@ -236,6 +236,7 @@ class Sandbox:
     def _reap(self) -> None:
         try:
             reap(self.engine, self._store)
+            self._bundles.prune()
         except SandboxError:  # the next process will find them
             return
 
@@ -246,6 +247,7 @@ class Sandbox:
         self._closed = True
         self._pool.close()
         self._launcher.close()
+        self._builder.close()
         self._gateways.close()
         if self._reaper is not None:
             self._reaper.join()

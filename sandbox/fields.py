@@ -12,6 +12,7 @@ import math
 import re
 import zoneinfo
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -246,6 +247,7 @@ EnvName = Annotated[str, AfterValidator(_check_env_name)]
 EnvValue = Annotated[str, AfterValidator(_check_env_value)]
 Requirement = Annotated[str, AfterValidator(_check_requirement)]
 Destination = Annotated[str, AfterValidator(check_destination)]
+RegistryUrl = Annotated[str, AfterValidator(_check_registry)]
 RoutePath = Annotated[str, AfterValidator(_check_route_path)]
 _HttpMethod = Annotated[str, AfterValidator(_check_method)]
 HttpMethods = Annotated[tuple[_HttpMethod, ...], AfterValidator(_check_methods)]

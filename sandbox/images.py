@@ -34,6 +34,7 @@ __all__ = [
     "Progress",
     "build",
     "expected_inputs",
+    "host_ca_bundle",
     "reference",
     "remove",
     "require",
@@ -138,7 +139,7 @@ def build(  # noqa: PLR0913
         )
     builder = _Builder(
         engine,
-        ca_bundle=ca_bundle or _host_ca_bundle(environment),
+        ca_bundle=ca_bundle or host_ca_bundle(environment),
         proxies=_proxies(environment),
         on_progress=on_progress,
     )
@@ -293,7 +294,8 @@ class _Builder:
         return tag
 
 
-def _host_ca_bundle(environment: Mapping[str, str]) -> Path:
+def host_ca_bundle(environment: Mapping[str, str]) -> Path:
+    """The CA certificates (PEM) that this machine trusts. Raises ImageBuildError without any."""
     for candidate in (environment.get("SSL_CERT_FILE"), *_HOST_CA_BUNDLES):
         if candidate and Path(candidate).is_file():
             return Path(candidate)

@@ -86,6 +86,7 @@ class Launcher:
                     labels=self._owner.labels(function.name),
                     nonce=nonce,
                     announce=function.interface == "stdio",
+                    env=deployment.env,
                     network=gateway.attachment,
                 )
             )

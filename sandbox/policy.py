@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.engine.base import ContainerSpec, Mount, RuntimeClass
@@ -199,13 +200,14 @@ def function_spec(  # noqa: PLR0913
     labels: Mapping[str, str],
     nonce: str = "",
     announce: bool = False,
+    env: Mapping[str, str] = MappingProxyType({}),
     network: Attachment = Attachment(),  # noqa: B008 - frozen
 ) -> ContainerSpec:
     """The container that serves `function`, whose files are in `bundle` on the engine's host.
 
     `nonce` marks what its init says, see `sandbox.protocol.report`; with `announce`, init tells
-    when the function waits for its request. `network` is what its gateway adds (see
-    `sandbox.gateway.gateway`).
+    when the function waits for its request. `env` is what its build says of where its
+    dependencies are; `network` is what its gateway adds (see `sandbox.gateway.gateway`).
     """
     runtime = RUNTIMES[function.runtime]
     modes = {"--handler": function.interface == "handler", "--announce": announce}
@@ -216,7 +218,7 @@ def function_spec(  # noqa: PLR0913
         image=image,
         command=(INIT, *mode, *network.arguments, *command),
         working_dir=str(FUNCTION_DIR),
-        env={**runtime.env, **network.env, NONCE_VARIABLE: nonce},
+        env={**runtime.env, **env, **network.env, NONCE_VARIABLE: nonce},
         uid=uid,
         gid=uid,
         mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)), *network.mounts),
@@ -239,30 +241,28 @@ def build_spec(  # noqa: PLR0913
     settings: Settings,
     *,
     image: str,
-    source: Path,
-    output: Path,
+    mounts: tuple[Mount, ...],
     env: Mapping[str, str],
     uid: int,
     runtime_class: RuntimeClass,
     labels: Mapping[str, str],
+    network: Attachment = Attachment(),  # noqa: B008 - frozen
 ) -> ContainerSpec:
-    """The container that compiles `source` (at /src, read-only) into `output` (at /out).
+    """The container that compiles or builds what is at /src, or installs what it asks for.
 
-    As hard as a function's, but for three things: limits of its own, one writable directory,
-    and a `/tmp` from which what was compiled there can run.
+    As hard as a function's, but for three things: limits of its own, a `/tmp` from which what
+    was built there can run, and a network if the operator says so. `network` is what its gateway
+    adds.
     """
     build = settings.build
     return ContainerSpec(
         image=image,
-        command=(INIT, *command),
+        command=(INIT, *network.arguments, *command),
         working_dir="/src",
-        env=env,
+        env={**env, **network.env},
         uid=uid,
         gid=uid,
-        mounts=(
-            Mount(source=source, target="/src"),
-            Mount(source=output, target="/out", read_only=False),
-        ),
+        mounts=(*mounts, *network.mounts),
         memory=build.memory,
         cpu=build.cpu,
         pids=build.pids,
@@ -274,6 +274,7 @@ def build_spec(  # noqa: PLR0913
         masked_paths=MASKED_PATHS,
         read_only_paths=READ_ONLY_PATHS,
         runtime_class=runtime_class,
+        network="bridge" if build.network == "bridge" else "none",
         labels=labels,
     )
 

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sandbox.errors import InvalidSettingsError
-from sandbox.fields import Destination, Duration, Size  # noqa: TC001 - pydantic reads them
+from sandbox.fields import (  # noqa: TC001 - pydantic reads them
+    Destination,
+    Duration,
+    RegistryUrl,
+    Size,
+)
 from sandbox.gateway.destinations import Callback, covered
 from sandbox.gateway.destinations import Destination as Place
 from sandbox.manifest_problems import validated
@@ -192,7 +197,7 @@ class QueueSettings(_Settings):
 
 
 class BuildSettings(_Settings):
-    """Containers that compile or build functions."""
+    """Containers that compile or build functions, or install what they depend on."""
 
     timeout: Duration = Field(default=300.0, description="Time limit of one build.")
     memory: Size = Field(
@@ -202,7 +207,29 @@ class BuildSettings(_Settings):
     pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=512, description="Processes and threads."
     )
-    tmp: Size = Field(default=1024 * MIB, description="Size of `/tmp`, counted against memory.")
+    tmp: Size = Field(
+        default=1024 * MIB,
+        description="Size of `/tmp`, where everything is built; counted against memory.",
+    )
+    output: Size = Field(
+        default=512 * MIB, description="Size of what one build or installation gives."
+    )
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=2, description="Builds at once."
+    )
+    network: Literal["registries", "none", "bridge"] = Field(
+        default="registries",
+        description="`registries`: through the gateway, to the package registries and "
+        "`build.allow`, and nowhere else. `bridge`: the engine's own network, which leads to "
+        "everything that this machine can reach.",
+    )
+    registries: dict[Literal["pip", "npm", "jsr"], RegistryUrl] = Field(
+        default_factory=dict,
+        description="URL of a registry to use instead of the tool's own default.",
+    )
+    allow: tuple[Destination, ...] = Field(
+        default=(), description="What builds may reach besides the registries: `host:port`."
+    )
 
 
 class ImageSettings(_Settings):
@@ -215,8 +242,8 @@ class ImageSettings(_Settings):
     )
     ca_bundle: Path | None = Field(
         default=None,
-        description="CA certificates (PEM) to trust while building, for a registry behind a proxy; "
-        "else the host's own. Never left in an image.",
+        description="CA certificates (PEM) to trust while images and functions are built, for a "
+        "registry behind a proxy; else the host's own. Never left in an image or a bundle.",
     )
     override: dict[Runtime, str] = Field(
         default_factory=dict, description="Image of your own for a runtime, by name or digest."

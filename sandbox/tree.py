@@ -39,7 +39,7 @@ LEFT_OUT: Final = frozenset(
 _EDITORS_OWN: Final = re.compile(r"\..+\.sw[a-p]|.+~|\.#.+|#.+#", re.DOTALL)
 MAX_DEPTH: Final = 100
 # 1980-01-01, the earliest time that a zip archive can hold.
-_TIME: Final = 315_532_800
+FIXED_TIME: Final = 315_532_800
 _BLOCK: Final = 1024 * 1024
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # To pass through a directory, one need not be allowed to read it.
@@ -75,11 +75,17 @@ class Tree:
     """A directory, or one file of it, to hash and to copy. `path` has no links on its way.
 
     With `hard_links`, files of other users may be hard links: where a container has made them,
-    they can't lead out of the directory.
+    they can't lead out of the directory. With `everything`, nothing is left out.
     """
 
     def __init__(
-        self, path: Path, *, caps: Caps, single_file: bool = False, hard_links: bool = False
+        self,
+        path: Path,
+        *,
+        caps: Caps,
+        single_file: bool = False,
+        hard_links: bool = False,
+        everything: bool = False,
     ) -> None:
         self._directory = path.parent if single_file else path
         self._only = path.name if single_file else None
@@ -93,7 +99,13 @@ class Tree:
             Refused: something can't be in a bundle.
             ChangedError: something disappeared while it was read.
         """
-        walk = _Walk(self._caps, only=self._only, hard_links=self._hard_links)
+        walk = _Walk(
+            self._caps,
+            only=self._only,
+            hard_links=self._hard_links,
+            everything=self._everything,
+            hashes=hashes,
+        )
         try:
             descriptor = _open_directory(self._directory)
         except OSError as error:
@@ -111,12 +123,22 @@ class Tree:
 class _Walk:
     """One pass over a tree, names in order, so that equal trees give equal digests."""
 
-    def __init__(self, caps: Caps, *, only: str | None, hard_links: bool) -> None:
+    def __init__(
+        self,
+        caps: Caps,
+        *,
+        only: str | None,
+        hard_links: bool,
+        everything: bool,
+        hashes: FileHashes | None,
+    ) -> None:
         self.hash = hashlib.sha256(b"alyx bundle 1\n")
         self.problems: list[str] = []
         self._caps = caps
         self._only = only
         self._hard_links = hard_links
+        self._everything = everything
+        self._hashes = hashes
         self._size = 0
         self._entries = 0
         self._owner = -1
@@ -142,7 +164,7 @@ class _Walk:
             except FileRefusedError as refused:
                 self._refuse(path, refused)
         if into is not None:
-            os.utime(into, (_TIME, _TIME))
+            os.utime(into, (FIXED_TIME, FIXED_TIME))
 
     def _names(self, descriptor: int, parts: tuple[str, ...]) -> list[str]:
         if self._only is not None and not parts:
@@ -150,7 +172,7 @@ class _Walk:
         names = []
         with os.scandir(descriptor) as entries:
             for entry in entries:
-                if not is_left_out(entry.name):
+                if self._everything or not is_left_out(entry.name):
                     names.append(entry.name)
                 if len(names) > self._caps.entries:
                     self._count(parts, len(names))
@@ -186,7 +208,7 @@ class _Walk:
         self._record(b"link", path, os.fsencode(target))
         if into is not None:
             into.symlink_to(target)
-            os.utime(into, (_TIME, _TIME), follow_symlinks=False)
+            os.utime(into, (FIXED_TIME, FIXED_TIME), follow_symlinks=False)
 
     def _file(self, above: int, path: tuple[str, ...], into: Path | None) -> None:
         descriptor = _open(path[-1], OPEN_FLAGS, above)
@@ -198,7 +220,7 @@ class _Walk:
             self._grow(path, status.st_size)  # a sparse file is refused before it is read
             mode = 0o755 if status.st_mode & 0o111 else 0o644
             if into is None:
-                content = _read(descriptor, status.st_size, lambda _: None)
+                content = self._content(descriptor, path, status)
             else:
                 content = _copy(descriptor, status.st_size, into, mode)
         finally:
@@ -272,7 +294,7 @@ def _copy(descriptor: int, size: int, into: Path, mode: int) -> bytes:
     try:
         content = _read(descriptor, size, lambda block: _write(target, block))
         os.fchmod(target, mode)
-        os.utime(target, (_TIME, _TIME))
+        os.utime(target, (FIXED_TIME, FIXED_TIME))
     finally:
         os.close(target)
     return content

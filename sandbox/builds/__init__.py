@@ -1,1 +1,1 @@
-"""Compiling functions, in containers."""
+"""What functions run from: dependencies installed and builds run, in containers."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from sandbox import images
-from sandbox.builds.compile import BuildFailedError, run_build
+from sandbox.builds.container import Job, run_build
+from sandbox.builds.dependencies import Request, find
+from sandbox.builds.failure import BuildFailedError
+from sandbox.builds.installers import ALYX_DIR, INSTALLER_INFO, REVISION, wrapped
+from sandbox.builds.network import ASKED, BuildNetwork
+from sandbox.builds.source import BundleSource
+from sandbox.builds.steps import STEP, step_env, step_image, step_registries
+from sandbox.engine.base import Mount
 from sandbox.runtimes import Runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sandbox.bundle import Bundle, BundleStore
@@ -25,7 +36,7 @@ COMPILED: str = "function"
 
 
 class Builder:
-    """Builds functions in containers, once for each version."""
+    """Builds functions in containers, once for each version. Safe to use from many threads."""
 
     def __init__(
         self, engine: Engine, settings: Settings, *, store: BundleStore, owner: Owner

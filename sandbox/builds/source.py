@@ -1,0 +1,50 @@
+"""A bundle's files, as `sandbox.builds.dependencies` asks for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sandbox.units import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# More than any lock file has.
+_LARGEST: Final = 32 * MIB
+# Of a function's own code; what comes after is not looked into.
+_MOST_CODE: Final = 16 * MIB
+_SUFFIXES: Final = (".ts", ".mts", ".tsx", ".js", ".mjs", ".jsx")
+
+
+class BundleSource:
+    """The files of one bundle: it holds no special files, and no links that leave it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None where there is none of that name, or none of that size."""
+        path = self._path / name
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return None
+        return path.read_bytes()
+
+    def has_directory(self, name: str) -> bool:
+        """Whether a directory of that name stands at the top."""
+        return (self._path / name).is_dir()
+
+    def scripts(self) -> Iterator[bytes]:
+        """The contents of all JavaScript and TypeScript files of the function's own."""
+        left = _MOST_CODE
+        for above, directories, files in os.walk(self._path):
+            directories[:] = sorted(set(directories) - {"node_modules"})
+            for name in sorted(files):
+                path = Path(above, name)
+                if not name.endswith(_SUFFIXES) or path.is_symlink():
+                    continue
+                left -= path.stat().st_size
+                if left < 0:
+                    return
+                yield path.read_bytes()

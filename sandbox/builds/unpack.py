@@ -1,0 +1,178 @@
+"""What a build made leaves its container as a tar archive on stdout: taken, and unpacked.
+
+So a build has nothing of the host's to write to, and its disk is a `/tmp` with a size. The
+archive is not trusted: whatever ran in the container may have written it.
+
+- Only files, directories and links; names stay inside; each name once.
+- Symbolic links are made last, so that nothing is ever written through one.
+- Modes become 644 and 755, times one fixed time, owners this process's user.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+from sandbox.builds.failure import BuildFailedError
+from sandbox.tree import FIXED_TIME, MAX_DEPTH
+from sandbox.units import MIB, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_ENTRIES: Final = 100_000
+# A header of an archive's is read into memory as a whole; none needs more than this.
+_MOST_AT_ONCE: Final = MIB
+_BLOCK: Final = 256 * 1024
+
+
+class Archive:
+    """An archive on its way out of a container, kept in the file `path`, up to `cap` bytes."""
+
+    def __init__(self, path: Path, *, cap: int) -> None:
+        self._file = path.open("w+b")
+        # Headers and padding take a kibibyte of each entry.
+        self._left = cap + MOST_ENTRIES * 1024
+        self._cap = cap
+
+    def take(self, data: bytes) -> None:
+        """Keep what came. Raises BuildFailedError at the cap."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise _too_large(self._cap)
+        self._file.write(data)
+
+    def unpack(self, into: Path) -> None:
+        """Write what it holds to the directory `into`, which is empty.
+
+        Raises:
+            BuildFailedError: it is no archive, holds what it may not, or is too large.
+        """
+        self._file.seek(0)
+        try:
+            with tarfile.open(
+                fileobj=_Bounded(self._file), mode="r:", errors="surrogateescape"
+            ) as archive:
+                _Unpacking(archive, into, cap=self._cap).run()
+            _normalise(into)
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            raise BuildFailedError(f"what the build left cannot be read: {error}") from None
+
+    def close(self) -> None:
+        """Let go of the file. May be called twice."""
+        self._file.close()
+
+
+class _Bounded(io.RawIOBase):
+    """A file as `tarfile` reads it, but for reads that a hostile header makes too large."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _MOST_AT_ONCE:
+            raise tarfile.ReadError("a header is too large")
+        return self._file.read(size)
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for number, member in enumerate(archive):
+        if number >= MOST_ENTRIES:
+            raise BuildFailedError(f"the build left more than {MOST_ENTRIES} files and directories")
+        yield member
+
+
+class _Unpacking:
+    """One archive on its way into the directory `into`."""
+
+    def __init__(self, archive: tarfile.TarFile, into: Path, *, cap: int) -> None:
+        self._archive = archive
+        self._into = into
+        self._cap = cap
+        self._size = 0
+        self._links: dict[str, str] = {}
+
+    def run(self) -> None:
+        for member in _members(self._archive):
+            parts = _parts(member.name)
+            if not parts:
+                continue  # the directory itself
+            name = "/".join(parts)
+            if name in self._links:
+                raise _twice(name)
+            try:
+                self._take(member, self._into / name, name)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                raise _twice(name) from None
+            except FileNotFoundError:
+                raise BuildFailedError(f"the build left a link to nothing: {name!a}") from None
+        for name, link in self._links.items():
+            try:
+                (self._into / name).symlink_to(link)
+            except FileExistsError:
+                raise _twice(name) from None
+
+    def _take(self, member: tarfile.TarInfo, path: Path, name: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if member.isdir():
+            path.mkdir(exist_ok=True)
+        elif member.issym():
+            self._links[name] = member.linkname
+        elif member.islnk():
+            target = self._into.joinpath(*_parts(member.linkname))
+            os.link(target, path, follow_symlinks=False)
+        elif member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            self._size += member.size
+            if self._size > self._cap:
+                raise _too_large(self._cap)
+            _write(self._archive, member, path)
+        else:
+            raise BuildFailedError(f"the build left a device or another special file: {name!a}")
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a name in an archive, all of them going down."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in name or len(parts) > MAX_DEPTH:
+        raise BuildFailedError(f"the build left a name that leads elsewhere: {name!a}")
+    return parts
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    content = archive.extractfile(member)
+    assert content is not None  # noqa: S101 - it is a regular file
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        left = member.size
+        while left and (block := content.read(min(left, _BLOCK))):
+            file.write(block)
+            left -= len(block)
+        os.fchmod(descriptor, 0o755 if member.mode & 0o111 else 0o644)
+    if left:
+        raise tarfile.ReadError("it ends too soon")
+
+
+def _normalise(directory: Path) -> None:
+    """Give directories one mode, and everything one time."""
+    for above, directories, files in os.walk(directory, topdown=False):
+        for name in (*files, *directories):
+            os.utime(Path(above, name), (FIXED_TIME, FIXED_TIME), follow_symlinks=False)
+        Path(above).chmod(0o755)
+    os.utime(directory, (FIXED_TIME, FIXED_TIME))
+
+
+def _too_large(cap: int) -> BuildFailedError:
+    return BuildFailedError(f"the build left more than {format_size(cap)} (`build.output`)")
+
+
+def _twice(name: str) -> BuildFailedError:
+    return BuildFailedError(f"the build left two things of one name: {name!a}")

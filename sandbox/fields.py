@@ -103,6 +103,17 @@ def _check_requirement(text: str) -> str:
     return text.strip()
 
 
+def _check_registry(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write a URL with a host, such as https://packages.example.org/simple")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("write no password: whatever is installed could read it")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    check_destination(f"{host}:{parts.port or 443}")
+    return text
+
+
 def check_destination(text: str) -> str:
     """`host:port` in its one form: lower case, no dot at the end, addresses as the RFCs write them.
 

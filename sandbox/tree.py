@@ -28,6 +28,8 @@ from sandbox.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandbox.hashes import FileHashes
+
 # Of an author's tools and machine, and never of a function.
 LEFT_OUT: Final = frozenset(
     {
@@ -91,9 +93,12 @@ class Tree:
         self._only = path.name if single_file else None
         self._caps = caps
         self._hard_links = hard_links
+        self._everything = everything
 
-    def digest(self, *, into: Path | None = None) -> str:
+    def digest(self, *, into: Path | None = None, hashes: FileHashes | None = None) -> str:
         """SHA-256, in hex, of all names, contents and kinds; with `into`, copies them there too.
+
+        Files that `hashes` knows are not read; without `into` only.
 
         Raises:
             Refused: something can't be in a bundle.
@@ -226,6 +231,17 @@ class _Walk:
         finally:
             os.close(descriptor)
         self._record(b"executable" if mode == 0o755 else b"file", path, content)
+
+    def _content(self, descriptor: int, path: tuple[str, ...], status: os.stat_result) -> bytes:
+        """The digest of an open file's content, read only where it is not known."""
+        if self._hashes is None:
+            return _read(descriptor, status.st_size, lambda _: None)
+        name = "/".join(path)
+        known = self._hashes.get(name, status)
+        if known is None:
+            known = _read(descriptor, status.st_size, lambda _: None)
+            self._hashes.put(name, status, known)
+        return known
 
     def _record(self, kind: bytes, path: tuple[str, ...], content: bytes = b"") -> None:
         """Hash one entry, each part with its length in front, so that none runs into the next."""

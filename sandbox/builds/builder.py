@@ -1,4 +1,12 @@
-"""Which functions are built before they run, and the cache of what was built."""
+"""What a function runs from: its files, its dependencies, what was built of them; each once.
+
+    source ──────────────────────────┐
+    source ─▶ (install) ─────────────┼─▶ bundle
+    source ─▶ (install for the build) ─▶ (build) ─┘
+
+Every arrow is a container, and its result is kept under a digest of all that decides it. So
+functions that ask for the same share it, and a start without changes starts no container.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +40,18 @@ if TYPE_CHECKING:
     from sandbox.settings import Settings
 
 # What the compile command in the `go` image leaves in its output directory.
-COMPILED: str = "function"
+COMPILED: Final = "function"
+_HOME: Final = {"HOME": "/tmp/home", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
+_REGISTRIES: Final = ("/opt/alyx/registries",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What runs, and the bundle it runs from. `env` tells the runtime where dependencies are."""
+
+    function: Function
+    bundle: Bundle
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class Builder:
@@ -45,64 +64,278 @@ class Builder:
         self._settings = settings
         self._store = store
         self._owner = owner
+        self._network = BuildNetwork(
+            settings, directory=owner.gateways / "builds", default_hosts=self._default_hosts
+        )
+        self._places = threading.BoundedSemaphore(settings.build.concurrency)
 
-    def build(
-        self, function: Function, source: Bundle, *, runtime_class: RuntimeClass
-    ) -> tuple[Function, Bundle]:
-        """What runs, and the bundle it runs from: the function itself where nothing is to build.
+    def build(self, function: Function, source: Bundle, *, runtime_class: RuntimeClass) -> Built:
+        """What runs, and what it runs from; the function and its source where nothing is to do.
 
         Raises:
-            BuildFailedError: the build failed; holds the end of its log.
+            BuildFailedError: a build or an installation failed; holds the end of its log.
+            InvalidManifestError: it asks for what cannot be installed.
             RuntimeNotAvailableError: the image to build in is missing.
         """
-        if function.runtime is Runtime.GO:
-            return self._compile(function, source, runtime_class=runtime_class)
-        return _built_already(function, source), source
+        return _Build(self, function, source, runtime_class).run()
 
-    def _compile(
-        self, function: Function, source: Bundle, *, runtime_class: RuntimeClass
-    ) -> tuple[Function, Bundle]:
-        built = dataclasses.replace(function, entrypoint=COMPILED)
-        image = images.require(self._engine, "go")
-        key = _cache_key("go", source.digest, image.id, function.entrypoint, function.interface)
-        cached = self._store.cached(key)
-        if cached is not None:
-            return built, cached
+    def close(self) -> None:
+        """Let go of the network. May be called twice."""
+        self._network.close()
 
-        def compile_into(output: Path) -> None:
+    def image(self, name: str) -> str:
+        """The id of an image, up to date."""
+        return images.require(self._engine, name).id
+
+    def produce(
+        self,
+        key: str,
+        job: Job,
+        *,
+        function: str,
+        runtime_class: RuntimeClass,
+        tools: Sequence[str] = (),
+    ) -> Bundle:
+        """The bundle that `job` gives on its stdout, as an archive; kept under `key`."""
+        # Before the key is locked: to find them may take a build of its own.
+        places = self._network.places(tools)
+
+        def build_into(output: Path) -> None:
+            from sandbox.builds.unpack import Archive  # noqa: PLC0415 - tarfile, where needed
+
+            archive = Archive(output.parent / "archive", cap=self._settings.build.output)
+            with contextlib.closing(archive), self._network.open(places) as network:
+                env = {**_HOME, **job.env, **self._network.variables(tools)}
+                self.run(
+                    dataclasses.replace(job, env=env, network=network),
+                    function=function,
+                    runtime_class=runtime_class,
+                    take=archive.take,
+                )
+                archive.unpack(output)
+
+        return self._store.produce(key, build_into, adopt=True)
+
+    def produce_mounted(
+        self, key: str, job: Job, *, function: str, runtime_class: RuntimeClass
+    ) -> Bundle:
+        """The bundle that `job` writes to /out; for compilers, which run no function's code."""
+
+        def build_into(output: Path) -> None:
+            # The container's user is nobody on the host: the directory is opened to it, inside a
+            # store that no other account can enter.
+            output.chmod(0o777)
+            mount = Mount(source=output, target="/out", read_only=False)
+            self.run(
+                dataclasses.replace(job, mounts=(*job.mounts, mount)),
+                function=function,
+                runtime_class=runtime_class,
+            )
+
+        return self._store.produce(key, build_into)
+
+    def run(
+        self,
+        job: Job,
+        *,
+        function: str,
+        runtime_class: RuntimeClass,
+        take: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Run a job as soon as there is a place for it."""
+        with self._places:
             run_build(
                 self._engine,
                 self._settings,
-                command=("/opt/alyx/compile", function.entrypoint, function.interface),
-                image=image.id,
-                source=source.path,
-                output=output,
+                job,
                 runtime_class=runtime_class,
-                labels=self._owner.labels(function.name),
+                labels=self._owner.labels(function),
+                take=take,
             )
 
-        return built, self._store.produce(key, compile_into)
+    def cached(self, key: str) -> Bundle | None:
+        """What was kept under `key`."""
+        return self._store.cached(key)
+
+    def merge(self, parts: Sequence[Bundle], *, without: Sequence[str] = ()) -> Bundle:
+        """One bundle of several; see `BundleStore.merge`."""
+        return self._store.merge(parts, without=without)
+
+    @contextlib.contextmanager
+    def laid_out(self, files: Mapping[str, bytes]) -> Iterator[Path]:
+        """A directory that holds `files`, for as long as that lasts."""
+        with self._store.scratch() as directory:
+            for name, content in files.items():
+                (directory / name).write_bytes(content)
+                (directory / name).chmod(0o644)
+            directory.chmod(0o755)
+            yield directory
+
+    def registries(self) -> Mapping[str, str]:
+        """Which registries the operator wants: a part of what decides an installation's result."""
+        return dict(self._settings.build.registries.items())
+
+    def _default_hosts(self, tool: str) -> Sequence[str]:
+        """`host:port` of a tool's own registries, as it says itself; asked once for each image."""
+        image = self.image(ASKED[tool])
+        key = cache_key("registries", image)
+
+        def ask(output: Path) -> None:
+            answer = bytearray()
+            self._ask(image, answer)
+            (output / "hosts").write_bytes(bytes(answer))
+
+        hosts = (self._store.produce(key, ask).path / "hosts").read_text()
+        return hosts.split()
+
+    def _ask(self, image: str, answer: bytearray) -> None:
+        # The image is ours, and nothing of a function is in it: any class of runtime will do.
+        run_build(
+            self._engine,
+            self._settings.model_copy(
+                update={"build": self._settings.build.model_copy(update={"network": "none"})}
+            ),
+            Job(command=_REGISTRIES, image=image, mounts=(), env=_HOME),
+            runtime_class="runc",
+            labels=self._owner.labels("registries"),
+            take=answer.extend,
+        )
 
 
-def _built_already(function: Function, source: Bundle) -> Function:
-    """The function with an entrypoint that is there: its build's output, or else its source.
+class _Build:
+    """One function's way to its bundle."""
 
-    Node, Deno and Bun run TypeScript as it is, so a function that is not built yet still runs
-    where its entry file can be told.
-    """
-    build = function.manifest.build
-    if build is None or (source.path / function.entrypoint).is_file():
-        return function
-    if function.source_entrypoint is not None:
-        return dataclasses.replace(function, entrypoint=function.source_entrypoint)
-    command = " ".join((build.command, *build.args))
-    raise BuildFailedError(
-        f"{function.where('build')}: its build's output, {build.output}, is not there; "
-        f"run `{command}` in its directory",
-        log="",
-    )
+    def __init__(
+        self, builder: Builder, function: Function, source: Bundle, runtime_class: RuntimeClass
+    ) -> None:
+        self._builder = builder
+        self._function = function
+        self._source = source
+        self._runtime_class = runtime_class
+        self._files = BundleSource(source.path)
+
+    def run(self) -> Built:
+        function = self._function
+        if function.runtime is Runtime.GO:
+            return self._compile()
+        request = find(function, self._files)
+        parts = []
+        without: tuple[str, ...] = ()
+        if function.manifest.build is not None:
+            parts.append(self._step())
+            without = (function.manifest.build.output,)
+        if request is not None:
+            if self._files.has_directory(ALYX_DIR):
+                raise BuildFailedError(
+                    f"its directory has a folder {ALYX_DIR}, where its dependencies belong"
+                )
+            parts.append(self._install(request))
+        if not parts:
+            return Built(function=function, bundle=self._source)
+        bundle = self._builder.merge((self._source, *parts), without=without)
+        if not (bundle.path / function.entrypoint).is_file():
+            raise BuildFailedError(f"the build left no {function.entrypoint} in its output")
+        env = INSTALLER_INFO[request.installer].runtime_env if request is not None else {}
+        return Built(function=function, bundle=bundle, env=env)
+
+    def _install(self, request: Request) -> Bundle:
+        info = INSTALLER_INFO[request.installer]
+        image = self._builder.image(info.image)
+        key = cache_key(
+            "install", REVISION, image, info.script, request.installer, request.packages,
+            {name: hashlib.sha256(data).hexdigest() for name, data in request.files.items()},
+            self._source.digest if request.whole else "", request.locked, request.development,
+            self._builder.registries(),
+        )  # fmt: skip
+        cached = self._builder.cached(key)
+        if cached is not None:
+            return cached
+        env = {
+            **info.env,
+            "LOCKED": "true" if request.locked else "false",
+            # Bun and npm name it differently from what they call it, but both take this.
+            "OMIT": "" if request.development else "--omit=dev",
+        }
+        with self._builder.laid_out(request.files) as files:
+            if request.whole:
+                mounts: tuple[Mount, ...] = (
+                    Mount(source=self._source.path, target="/src"),
+                    Mount(source=files, target="/request"),
+                )
+            else:
+                mounts = (Mount(source=files, target="/src"),)
+            return self._produce(
+                key,
+                Job(
+                    command=("sh", "-c", wrapped(info.script), "install", *request.packages),
+                    image=image,
+                    mounts=mounts,
+                    env=env,
+                ),
+                tools=info.registries,
+                what="its dependencies could not be installed",
+            )
+
+    def _step(self) -> Bundle:
+        """What the manifest's build makes of the function, `output` alone."""
+        build = self._function.manifest.build
+        assert build is not None  # noqa: S101 - asked before
+        name = step_image(self._function.runtime, build.command)
+        image = self._builder.image(name)
+        request = find(self._function, self._files, development=True)
+        parts = [self._source] if request is None else [self._source, self._install(request)]
+        source = self._builder.merge(parts) if len(parts) > 1 else self._source
+        command = (build.command, *build.args)
+        key = cache_key(
+            "build", REVISION, STEP, image, source.digest, command, build.output,
+            self._builder.registries(),
+        )  # fmt: skip
+        return self._produce(
+            key,
+            Job(
+                command=("sh", "-c", wrapped(STEP), "build", *command),
+                image=image,
+                mounts=(Mount(source=source.path, target="/src"),),
+                env={
+                    **step_env(name),
+                    **(INSTALLER_INFO[request.installer].build_env if request else {}),
+                    "BUILD_OUTPUT": build.output,
+                },
+            ),
+            tools=step_registries(name),
+            what=f"the build `{' '.join(command)}` failed",
+        )
+
+    def _produce(self, key: str, job: Job, *, tools: Sequence[str], what: str) -> Bundle:
+        try:
+            return self._builder.produce(
+                key,
+                job,
+                function=self._function.name,
+                runtime_class=self._runtime_class,
+                tools=tools,
+            )
+        except BuildFailedError as failure:
+            raise BuildFailedError(f"{what}: {failure.message}", log=failure.log) from None
+
+    def _compile(self) -> Built:
+        function = self._function
+        image = self._builder.image("go")
+        key = cache_key("go", self._source.digest, image, function.entrypoint, function.interface)
+        bundle = self._builder.cached(key) or self._builder.produce_mounted(
+            key,
+            Job(
+                command=("/opt/alyx/compile", function.entrypoint, function.interface),
+                image=image,
+                mounts=(Mount(source=self._source.path, target="/src"),),
+                env={},
+            ),
+            function=function.name,
+            runtime_class=self._runtime_class,
+        )
+        return Built(function=dataclasses.replace(function, entrypoint=COMPILED), bundle=bundle)
 
 
-def _cache_key(*parts: str) -> str:
+def cache_key(*parts: object) -> str:
     """One digest for everything that decides what a build gives."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -128,7 +128,7 @@ class Deployer:
         """
         policy = effective_policy(function, self._settings)
         runtime_class = choose_runtime_class(
-            self._settings.engine.runtime_class, self._engine.info().runtime_classes
+            policy.runtime_class, self._engine.info().runtime_classes
         )
         image = self._image(RUNTIMES[function.runtime].image, function)
         limits = self._settings.limits
@@ -138,10 +138,11 @@ class Deployer:
             max_bytes=limits.bundle,
             max_files=limits.bundle_files,
         )
-        function, bundle = self._builder.build(function, source, runtime_class=runtime_class)
+        built = self._builder.build(function, source, runtime_class=runtime_class)
         return Deployment(
-            function=function,
-            bundle=bundle,
+            function=built.function,
+            bundle=built.bundle,
+            env=built.env,
             image=image.id,
             policy=policy,
             runtime_class=runtime_class,

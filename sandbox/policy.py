@@ -73,7 +73,8 @@ class Note:
 class Policy:
     """The limits in force for one function. Seconds, bytes, cores.
 
-    `warm` containers are kept booted, and one may serve `reuse` invocations.
+    `warm` containers are kept booted, and one may serve `reuse` invocations. `runtime_class` is
+    a name or `auto`, see `choose_runtime_class`.
     """
 
     timeout: float
@@ -85,6 +86,7 @@ class Policy:
     file_size: int
     warm: int = 0
     reuse: int = 1
+    runtime_class: str = "auto"
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     notes: tuple[Note, ...] = ()
 
@@ -122,6 +124,8 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
             asked = getattr(settings.defaults, name)
         return capped(name, asked, getattr(settings.ceilings, name), show, f"ceilings.{name}")
 
+    runtime_class, note = _runtime_class(function, settings.engine.runtime_class)
+    notes += note
     warm = settings.pool.min_warm if manifest.warm is None else manifest.warm
     memory = max(limit("memory", format_size), SMALLEST_MEMORY)
     return Policy(
@@ -135,9 +139,25 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
         file_size=settings.limits.file_size,
         warm=capped("warm", warm, settings.pool.max_warm, str, "pool.max_warm"),
         reuse=limit("reuse", str),
+        runtime_class=runtime_class,
         network=network,
         notes=tuple(notes),
     )
+
+
+def _runtime_class(function: Function, least: str) -> tuple[str, list[Note]]:
+    """The function's runtime class: what it asks for, where that is no weaker than `least`.
+
+    gVisor is a boundary of another kind than runc and crun, which do not differ in strength.
+    """
+    asked = function.manifest.runtime_class
+    if asked is None or asked == least:
+        return least, []
+    if asked == "gvisor" or least == "auto":
+        return asked, []
+    where = function.where("runtime_class")
+    message = f"{asked} is not what the operator demands; {least} is used (engine.runtime_class)"
+    return least, [Note("runtime_class", where, message)]
 
 
 def _network(function: Function, settings: Settings) -> NetworkPolicy:
@@ -283,8 +303,8 @@ def choose_runtime_class(wanted: str, available: tuple[RuntimeClass, ...]) -> Ru
     """The OCI runtime to use: `auto` is crun where the engine has it, else runc.
 
     Raises:
-        PolicyRefusedError: the engine lacks the one that the operator demands. Never replaced by
-            another: a weaker boundary than the one asked for would go unnoticed.
+        PolicyRefusedError: the engine lacks the one that the operator or the manifest demands.
+            Never replaced by another: a weaker boundary than that would go unnoticed.
     """
     if wanted == "auto":
         return "crun" if "crun" in available else "runc"
@@ -292,7 +312,7 @@ def choose_runtime_class(wanted: str, available: tuple[RuntimeClass, ...]) -> Ru
         if runtime_class == wanted:
             return runtime_class
     raise PolicyRefusedError(
-        f"the settings demand the runtime class {wanted}, which the engine does not have",
+        f"the runtime class {wanted} is demanded, and the engine does not have it",
         hint=f"install it and register it with the engine; it has {', '.join(available)}",
     )
 

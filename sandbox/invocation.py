@@ -240,6 +240,7 @@ class Invocation:
             names = [name for name in report.denied if name not in instance.baseline.denied]
             more = report.denied_more - instance.baseline.denied_more
             network = with_names(network, names, self.deployment.policy.network, more=more)
+        network = self._redactor.network(network)
         denied = denied_entry(network)
         if denied is not None:
             logs = (*logs, denied)

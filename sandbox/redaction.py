@@ -26,7 +26,7 @@ from sandbox.protocol.logs import CUT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sandbox.models import FunctionError, LogEntry
+    from sandbox.models import FunctionError, LogEntry, NetworkStats
 
 # Whoever has a secret of "1", or of "test", would see little else in the logs.
 SHORTEST: Final = 6
@@ -64,6 +64,17 @@ class Redactor:
         if (message, data, timestamp) == (entry.message, entry.data, entry.timestamp):
             return entry
         return replace(entry, message=message, data=data, timestamp=timestamp)
+
+    def network(self, stats: NetworkStats) -> NetworkStats:
+        """`stats` without secrets: a name that was looked up can hold one, in small letters."""
+        if not self._secrets or not stats.denied:
+            return stats
+        names = Redactor({name: value.lower() for name, value in self._secrets.items()})
+        denied = [
+            replace(item, destination=self._text(names._text(item.destination)))
+            for item in stats.denied
+        ]
+        return replace(stats, denied=tuple(denied))
 
     def error(self, error: FunctionError) -> FunctionError:
         """`error` without secrets; itself if it has none."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.discovery import function_from_path
-from sandbox.models import FunctionError, LogEntry
+from sandbox.models import FunctionError, LogEntry, NetworkDenied, NetworkStats
 from sandbox.protocol.logs import CUT, MAX_LINE, Line
 from sandbox.redaction import Redactor
 from sandbox.secrets import used_secrets
@@ -164,3 +164,9 @@ def test_only_the_secrets_that_a_function_is_given_are_looked_for(tmp_path: Path
     assert function is not None, problems
     secrets = {"TOKEN": "t0ps3cret", "OTHER": "another", "THIRD": "a-third"}
     assert used_secrets(function, secrets) == {"TOKEN": "t0ps3cret"}
+
+
+def test_a_secret_in_a_name_that_was_looked_up_is_found() -> None:
+    denied = NetworkDenied(destination="s3cretvalue.example.org", reason="not allowed")
+    stats = Redactor({"KEY": "S3cretValue"}).network(NetworkStats(denied=(denied,)))
+    assert stats.denied[0].destination == "[secret KEY].example.org"

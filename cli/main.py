@@ -35,6 +35,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "validate": (".functions", "validate", "Check functions against manifest rules and settings."),
     "new": (".new", "new", "Create a function to begin with."),
     "watch": (".watch", "watch", "Reload functions as they change; serve `sandbox invoke`."),
+    "build": (".build", "build", "Build functions and install what they depend on."),
+    "bundles": (".bundles", "bundles", "List and remove bundles."),
     "images": (".images", "images", "Build, list and remove the runtimes' images."),
     "doctor": (".doctor", "doctor", "Check that this machine can run functions safely."),
     "completion": (".completion", "completion", "Print the shell's completion script."),

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = 256 * MIB
 MAX_FILES: Final = 20_000
 _BUILT: Final = Caps(4096 * MIB, 200_000)
-# A bundle that nobody has used for so long, in seconds, is removed: two weeks.
-KEPT: Final = 14 * 86400.0
+# A bundle that nobody has used for so long, in seconds, is removed: a week.
+KEPT: Final = 7 * 86400.0
 _KEY: Final = re.compile(r"[0-9a-f]{16,128}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # How often a directory may change while it is read before that is an error.

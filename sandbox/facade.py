@@ -136,6 +136,18 @@ class Sandbox:
         self._deployer.roll_out(function, deployment)
         self._pool.offer(instance)
 
+    def build(self, name: str) -> str:
+        """Build a function as it is now and install what it depends on; its version.
+
+        Nothing of it runs but its build, and what serves it meanwhile goes on.
+
+        Raises:
+            FunctionNotFoundError, InvalidManifestError: see `invoke`.
+            BuildFailedError: it cannot be built.
+            SandboxError: the platform could not.
+        """
+        return self._deployer.deploy_anew(self._registry.get(name)).bundle.digest
+
     def pool_states(self) -> Mapping[str, Mapping[str, object]]:
         """By function, how many containers are ready, boot and are busy, and who waits."""
         return self._pool.states()

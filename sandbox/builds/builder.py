@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ from sandbox.builds.network import ASKED, BuildNetwork
 from sandbox.builds.source import BundleSource
 from sandbox.builds.steps import STEP, step_env, step_image, step_registries
 from sandbox.engine.base import Mount
+from sandbox.policy import choose_runtime_class
 from sandbox.runtimes import Runtime
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 # What the compile command in the `go` image leaves in its output directory.
 COMPILED: Final = "function"
 _HOME: Final = {"HOME": "/tmp/home", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
+# What failed is not tried again at once, whoever asks: a hanging build would be run without end.
+_RETRY: Final = 30.0
 _REGISTRIES: Final = ("/opt/alyx/registries",)
 
 
@@ -68,6 +72,8 @@ class Builder:
             settings, directory=owner.gateways / "builds", default_hosts=self._default_hosts
         )
         self._places = threading.BoundedSemaphore(settings.build.concurrency)
+        # By key, builds that failed, and when: on the clock of `time.monotonic`.
+        self._failures: dict[str, tuple[float, BuildFailedError]] = {}
 
     def build(self, function: Function, source: Bundle, *, runtime_class: RuntimeClass) -> Built:
         """What runs, and what it runs from; the function and its source where nothing is to do.
@@ -101,6 +107,16 @@ class Builder:
         places = self._network.places(tools)
 
         def build_into(output: Path) -> None:
+            at, failure = self._failures.get(key, (0.0, None))
+            if failure is not None and time.monotonic() < at + _RETRY:
+                raise BuildFailedError(failure.message, log=failure.log)
+            try:
+                build_now(output)
+            except BuildFailedError as error:
+                self._failures[key] = time.monotonic(), error
+                raise
+
+        def build_now(output: Path) -> None:
             from sandbox.builds.unpack import Archive  # noqa: PLC0415 - tarfile, where needed
 
             archive = Archive(output.parent / "archive", cap=self._settings.build.output)
@@ -196,7 +212,7 @@ class Builder:
                 update={"build": self._settings.build.model_copy(update={"network": "none"})}
             ),
             Job(command=_REGISTRIES, image=image, mounts=(), env=_HOME),
-            runtime_class="runc",
+            runtime_class=choose_runtime_class("auto", self._engine.info().runtime_classes),
             labels=self._owner.labels("registries"),
             take=answer.extend,
         )

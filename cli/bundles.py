@@ -1,0 +1,89 @@
+"""`sandbox bundles`: what the store holds, and removal of what is not used."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from sandbox.bundle import KEPT, BundleStore
+from sandbox.engine.docker import DockerEngine
+from sandbox.reaper import reap
+from sandbox.settings import default_store
+from sandbox.units import format_duration, format_size
+
+from .options import Common, common_options, duration
+from .output import print_json, print_table, short_digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.group
+def bundles() -> None:
+    """List and remove bundles: functions' files, dependencies and builds."""
+
+
+@bundles.command("list")
+@common_options
+def list_bundles(common: Common) -> None:
+    """List the bundles, those used last first. Files that several share count in each."""
+    found = BundleStore(_store(common)).bundles()
+    if common.json:
+        print_json([asdict(bundle) for bundle in found])
+        return
+    now = time.time()
+    print_table(
+        ("VERSION", "SIZE", "FILES", "LAST USED"),
+        [
+            (
+                short_digest(bundle.digest),
+                format_size(bundle.size),
+                str(bundle.files),
+                "in use" if bundle.in_use else _ago(now - bundle.last_used),
+            )
+            for bundle in found
+        ],
+    )
+
+
+@bundles.command
+@click.option(
+    "--older-than",
+    metavar="DURATION",
+    type=duration,
+    default=f"{KEPT / 3600:.0f}h",
+    show_default=True,
+    help="Keep what was used since.",
+)
+@click.option("--all", "everything", is_flag=True, help="Keep only what is in use.")
+@common_options
+def prune(common: Common, older_than: float, everything: bool) -> None:
+    """Remove the bundles that no process uses and nobody has used for long.
+
+    Sandboxes do so on their own with the default.
+    """
+    settings = common.settings()
+    store = _store(common)
+    # A container that a killed process left behind still uses its bundle: it goes first.
+    engine = DockerEngine(host=settings.engine.host, timeout=settings.engine.timeout)
+    try:
+        reap(engine, store)
+    finally:
+        engine.close()
+    removed = BundleStore(store).prune(older_than=0.0 if everything else older_than)
+    if common.json:
+        print_json({"bundles": removed})
+        return
+    click.echo(f"removed {len(removed)} bundle{'' if len(removed) == 1 else 's'}")
+
+
+def _store(common: Common) -> Path:
+    return common.settings().store or default_store(os.environ)
+
+
+def _ago(seconds: float) -> str:
+    return f"{format_duration(round(seconds))} ago"

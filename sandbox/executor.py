@@ -111,7 +111,7 @@ class Executor:
             stopped = invocation.converse(instance, payload, last=last)
             if stopped is None:
                 response = invocation.answered(instance)
-                gently = not instance.ended
+                gently = True
                 reusable = not last and invocation.went_well
             else:
                 killing = self._launcher.kill(instance)

@@ -6,6 +6,7 @@ thread that wants it: nothing that the engine has made is lost.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -13,6 +14,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from sandbox.errors import SandboxError
 from sandbox.instance import Instance
 from sandbox.policy import function_spec, new_uid
 from sandbox.protocol.logs import LimitExceeded
@@ -140,14 +142,14 @@ class Launcher:
 
 
 def _let_leave(instance: Instance) -> None:
+    """Wait for the end of its stream, not only of its function.
+
+    An engine has less to do with a container that has ended than with one that it must kill.
+    """
     deadline = time.monotonic() + _LEAVE
-    while not instance.ended:
-        try:
-            instance.listen(deadline)
-        except TimeoutError:
-            return
-        except LimitExceeded:
-            continue
+    with contextlib.suppress(TimeoutError, SandboxError):
+        while instance.container.receive(deadline) is not None:
+            pass
 
 
 def check_boot(instance: Instance) -> None:

@@ -33,7 +33,7 @@ INTERFACES: Final = ("stdio", "handler")
 @click.argument("suites", nargs=-1, type=click.Choice(SUITES), metavar="[SUITE]…")
 @click.option("--runtime", "runtimes", multiple=True, type=click.Choice(RUNTIMES))
 @click.option("--interface", "interfaces", multiple=True, type=click.Choice(INTERFACES))
-@click.option("--rounds", default=24, show_default=True, help="Turns of each way to invoke.")
+@click.option("--rounds", default=12, show_default=True, help="Turns of each way to invoke.")
 @click.option("--quick", is_flag=True, help="A look in a few minutes; too few samples to quote.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all samples.")
 @click.option(

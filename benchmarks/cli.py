@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +45,8 @@ def cli_warm(context: Context, name: str) -> Iterator[Callable[[], None]]:
                 assert json.loads(watching.stdout.readline())["event"] == "ready"
                 yield lambda: _run(_command(name), environment, cold=False)
             finally:
-                watching.send_signal(signal.SIGINT)
-                watching.wait(60)
+                # Not SIGINT, which a shell has its background jobs ignore.
+                watching.terminate()
 
 
 def _run(command: list[str | Path], environment: dict[str, str], *, cold: bool) -> None:

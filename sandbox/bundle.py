@@ -310,7 +310,8 @@ class BundleStore:
     def _forget_builds(self) -> None:
         """Remove the notes of builds whose bundles are gone."""
         for note in self._builds.iterdir():
-            if not (self._bundles / note.read_text()).is_dir():
+            digest = note.read_text(errors="replace")
+            if not (_DIGEST.fullmatch(digest) and (self._bundles / digest).is_dir()):
                 note.unlink()
 
     def _clear_stale(self) -> None:

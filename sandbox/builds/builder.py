@@ -28,6 +28,7 @@ from sandbox.builds.network import ASKED, BuildNetwork
 from sandbox.builds.source import BundleSource
 from sandbox.builds.steps import STEP, step_env, step_image, step_registries
 from sandbox.engine.base import Mount
+from sandbox.errors import InvalidManifestError
 from sandbox.policy import choose_runtime_class
 from sandbox.runtimes import Runtime
 
@@ -130,7 +131,11 @@ class Builder:
                 )
                 archive.unpack(output)
 
-        return self._store.produce(key, build_into, adopt=True)
+        try:
+            return self._store.produce(key, build_into, adopt=True)
+        except InvalidManifestError as error:
+            problems = "\n".join(error.details.get("problems", ()))
+            raise BuildFailedError(f"what it left cannot be used: {problems}") from None
 
     def produce_mounted(
         self, key: str, job: Job, *, function: str, runtime_class: RuntimeClass

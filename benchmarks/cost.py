@@ -9,7 +9,8 @@ is left is the work of this process. Garbage collection counts.
     the fake alone    create, start, send, read, remove: what of it is the fake's
 
 `warm` takes a new container for each invocation, all of them booted before; `reuse` asks one and
-the same, so that nothing of a life cycle is in it. Samples are means over batches.
+the same, so that nothing of a life cycle is in it. Samples are means over batches. `Docker` is
+the same with the real engine, where each life costs this process four calls over HTTP.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 SUITE: Final = "cost"
 _BATCH: Final = 50
+# Of containers that run.
+_FEW: Final = 8
+_REMOVAL: Final = 0.5
 _UNIT: Final = "ms"
 
 
@@ -37,6 +41,7 @@ def run(context: Context) -> None:
     for interface in ("stdio", "handler"):
         _measure(context, interface, "warm", batches)
     _measure(context, "handler", "reuse", batches)
+    _measure_real(context, "python-handler", 2 if context.quick else 8)
 
 
 def _measure(context: Context, interface: str, way: str, batches: int) -> None:
@@ -64,6 +69,23 @@ def _measure(context: Context, interface: str, way: str, batches: int) -> None:
         once = bare_loop(engine, context.deployment(sandbox, name))
         alone, _ = cpu_times(once, _BATCH, batches=batches // 4, until=lambda: None)
         context.results.add(SUITE, subject, "the fake alone", _UNIT, alone)
+
+
+def _measure_real(context: Context, name: str, batches: int) -> None:
+    with context.sandbox(pool={"min_warm": _FEW, "max_warm": _FEW}) as sandbox:
+        call(sandbox, name)
+
+        def refilled() -> None:
+            wait_for(lambda: ready(sandbox, name) >= _FEW)
+            # Until the last are removed, too. To ask the engine would itself cost CPU.
+            time.sleep(_REMOVAL)
+
+        refilled()
+        thread, process = cpu_times(
+            lambda: call(sandbox, name), _FEW, batches=batches, until=refilled
+        )
+    context.results.add(SUITE, "handler, warm, Docker", "invoking thread", _UNIT, thread)
+    context.results.add(SUITE, "handler, warm, Docker", "whole process", _UNIT, process)
 
 
 def cpu_times(

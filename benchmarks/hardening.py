@@ -52,7 +52,7 @@ def run(context: Context) -> None:
             Way(name, functools.partial(live, client, variant), context.settle)
             for name, variant in variants.items()
         ]
-        rounds = 5 if context.quick else 20
+        rounds = 5 if context.quick else 12
         for name, times in interleaved(ways, rounds).items():
             context.results.add(SUITE, deployment.runtime_class, name, "ms", times)
 

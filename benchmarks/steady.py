@@ -25,14 +25,14 @@ def run(context: Context) -> None:
     """Measure both interfaces of Python."""
     for name in ("python-handler", "python-stdio"):
         context.log(f"steady: {name}")
-        _measure(context, name, seconds=8 if context.quick else 40)
+        _measure(context, name, seconds=8 if context.quick else 30)
 
 
 def _measure(context: Context, name: str, *, seconds: float) -> None:
     with context.sandbox(pool={"min_warm": CLIENTS}, concurrency=_CLIENTS) as sandbox:
         call(sandbox, name)
         context.settle(sandbox)
-        count = 20 if context.quick else 80
+        count = 20 if context.quick else 50
         ceiling = rate(lambda: call(sandbox, name), count, until=lambda: context.settle(sandbox))
         times, cold = open_loop(sandbox, name, per_second=ceiling / 2, seconds=seconds)
     note = f"{ceiling / 2:.1f} a second; {cold} of {len(times)} found none ready"

@@ -49,7 +49,7 @@ def _measure(context: Context, name: str) -> None:
         warm, cold = opened(), opened(warm=False)
         sandboxes = [warm, cold]
         once = bare_loop(context.engine, context.deployment(warm, name))
-        batch = 20 if context.quick else 60
+        batch = 20 if context.quick else 40
         ways: dict[str, tuple[Callable[[], object], int]] = {
             "bare loop": (once, batch),
             "fresh": (lambda: call(warm, name), batch),
@@ -67,7 +67,7 @@ def _measure(context: Context, name: str) -> None:
 
         rates: dict[str, list[float]] = {way: [] for way in ways}
         order = random.Random(1)
-        for _ in range(1 if context.quick else 4):
+        for _ in range(1 if context.quick else 3):
             for way in order.sample(sorted(ways), len(ways)):
                 action, count = ways[way]
                 settle()

@@ -226,8 +226,10 @@ class BundleStore:
                     use = uses.get(path.name)
                     if use is None or not (use.in_use or use.last > before):
                         path.rename(temporary / path.name)
-                        self._leases.forget(path.name)
                         removed.append(path.name)
+                for digest in uses:
+                    if not (self._bundles / digest).is_dir():
+                        self._leases.forget(digest)
                 self._forget_builds()
             for path in temporary.iterdir():
                 shutil.rmtree(path, ignore_errors=True)

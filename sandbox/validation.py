@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandbox.builds.dependencies import DEPENDENCY_FILES
 from sandbox.discovery import discover
 from sandbox.errors import InvalidManifestError, PolicyRefusedError
+from sandbox.function import Folder
 from sandbox.policy import effective_policy
 from sandbox.problems import Problem
 from sandbox.runtimes import Runtime
@@ -67,13 +69,21 @@ def _policy(function: Function, settings: Settings) -> Policy | None:
 def version(function: Function, settings: Settings) -> str | None:
     """The version that an invocation would report: the digest of the function's files.
 
-    None where it is that of what is built from them.
+    None where it is that of what is built or installed.
 
     Raises:
         InvalidManifestError: its files cannot be made a bundle; `details.problems` lists why.
     """
     digest = source_digest(function, settings)
-    return None if function.runtime is Runtime.GO else digest
+    return None if _is_made(function) else digest
+
+
+def _is_made(function: Function) -> bool:
+    """Whether something may be built for it or installed, so that its files are not all of it."""
+    if function.runtime is Runtime.GO or function.manifest.build or function.manifest.dependencies:
+        return True
+    directory = None if function.single_file else Folder(function.source)
+    return directory is not None and any(directory.has(name) for name in DEPENDENCY_FILES)
 
 
 def source_digest(function: Function, settings: Settings) -> str | None:

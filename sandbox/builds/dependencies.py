@@ -38,6 +38,8 @@ _BESIDE: Final[Mapping[Installer, tuple[str, ...]]] = {
     "bun": ("package.json", *BUN_LOCKS, "bunfig.toml", ".npmrc"),
     "deno": (*_DENO_FILES, "deno.lock", "package.json"),
 }
+# Any of them, at the top of a function's directory, may say what it depends on.
+DEPENDENCY_FILES: Final = ("requirements.txt", "pyproject.toml", "package.json", *_DENO_FILES)
 # Scripts of a package.json that npm runs when it installs: they may read any file.
 _SCRIPTS: Final = frozenset(
     {"preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare"}

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_function)
 @common_options
 def build(common: Common, names: tuple[str, ...]) -> None:
-    """Build functions and install what they depend on; all, or those that are named.
+    """Build functions and install what they depend on.
 
-    Nothing of a function runs but its build. What is unchanged is there already.
+    All, or those that are named. Nothing of a function runs but its build. What is unchanged is there already.
     """
     results: list[dict[str, Any]] = []
     with Sandbox(common.functions, settings=common.settings(), warm=False) as sandbox:

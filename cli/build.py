@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def build(common: Common, names: tuple[str, ...]) -> None:
     """Build functions and install what they depend on.
 
-    All, or those that are named. Nothing of a function runs but its build. What is unchanged is there already.
+    All, or those that are named. Nothing of a function runs but its build. What is unchanged is
+    there already.
     """
     results: list[dict[str, Any]] = []
     with Sandbox(common.functions, settings=common.settings(), warm=False) as sandbox:

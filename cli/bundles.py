@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.group
 def bundles() -> None:
-    """List and remove bundles: functions' files, dependencies, builds."""
+    """List and remove bundles: code, dependencies, builds."""
 
 
 @bundles.command("list")

@@ -36,7 +36,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "new": (".new", "new", "Create a function to begin with."),
     "watch": (".watch", "watch", "Reload functions as they change; serve `sandbox invoke`."),
     "build": (".build", "build", "Build functions and install what they depend on."),
-    "bundles": (".bundles", "bundles", "List and remove bundles: functions' files, dependencies, builds."),
+    "bundles": (".bundles", "bundles", "List and remove bundles: code, dependencies, builds."),
     "images": (".images", "images", "Build, list and remove the runtimes' images."),
     "doctor": (".doctor", "doctor", "Check that this machine can run functions safely."),
     "completion": (".completion", "completion", "Print the shell's completion script."),

@@ -249,7 +249,7 @@ class Sandbox:
         try:
             reap(self.engine, self._store)
             self._bundles.prune()
-        except SandboxError:  # the next process will find them
+        except (SandboxError, OSError):  # the next process will find them
             return
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from sandbox import images
 from sandbox.builds.container import Job, run_build
 from sandbox.builds.dependencies import Request, find
 from sandbox.builds.failure import BuildFailedError
-from sandbox.builds.installers import ALYX_DIR, INSTALLER_INFO, REVISION, wrapped
+from sandbox.builds.installers import ALYX_DIR, INSTALLER_INFO, wrapped
 from sandbox.builds.network import ASKED, BuildNetwork
 from sandbox.builds.source import BundleSource
 from sandbox.builds.steps import STEP, step_env, step_image, step_registries
@@ -262,8 +262,9 @@ class _Build:
     def _install(self, request: Request) -> Bundle:
         info = INSTALLER_INFO[request.installer]
         image = self._builder.image(info.image)
+        script = wrapped(info.script)
         key = cache_key(
-            "install", REVISION, image, info.script, request.installer, request.packages,
+            "install", image, script, request.installer, request.packages,
             {name: hashlib.sha256(data).hexdigest() for name, data in request.files.items()},
             self._source.digest if request.whole else "", request.locked, request.development,
             self._builder.registries(),
@@ -288,7 +289,7 @@ class _Build:
             return self._produce(
                 key,
                 Job(
-                    command=("sh", "-c", wrapped(info.script), "install", *request.packages),
+                    command=("sh", "-c", script, "install", *request.packages),
                     image=image,
                     mounts=mounts,
                     env=env,
@@ -307,14 +308,15 @@ class _Build:
         parts = [self._source] if request is None else [self._source, self._install(request)]
         source = self._builder.merge(parts) if len(parts) > 1 else self._source
         command = (build.command, *build.args)
+        script = wrapped(STEP)
         key = cache_key(
-            "build", REVISION, STEP, image, source.digest, command, build.output,
+            "build", image, script, source.digest, command, build.output,
             self._builder.registries(),
         )  # fmt: skip
         return self._produce(
             key,
             Job(
-                command=("sh", "-c", wrapped(STEP), "build", *command),
+                command=("sh", "-c", script, "build", *command),
                 image=image,
                 mounts=(Mount(source=source.path, target="/src"),),
                 env={

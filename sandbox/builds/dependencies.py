@@ -188,8 +188,10 @@ def _deno(function: Function, source: Source) -> Request | None:
     for text in (*(files[name] for name in _DENO_FILES if name in files), *source.scripts()):
         specifiers |= {match.decode(errors="replace") for match in _SPECIFIER.findall(text)}
         specifiers |= {match.decode(errors="replace") for match in _REMOTE.findall(text)}
-    imports = any(b'"imports"' in files.get(name, b"") for name in _DENO_FILES)
-    if not specifiers and not (imports and any(b"http" in item for item in files.values())):
+    remote = any(b"https:" in files.get(name, b"") for name in _DENO_FILES)
+    listed = _object(files.get("package.json", b"{}")).get("dependencies")
+    package = bool(listed) and not source.has_directory("node_modules")
+    if not (specifiers or remote or package):
         return None
     return Request(
         installer="deno",

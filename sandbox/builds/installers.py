@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 # Of a bundle, what is neither the author's nor in a place that the ecosystem prescribes.
 ALYX_DIR: Final = ".alyx"
-# Raised when a script here gives something else than before: what was installed is not used then.
-REVISION: Final = 1
 _PYTHON: Final = f"{ALYX_DIR}/python"
 _DENO: Final = f"{ALYX_DIR}/deno"
 
@@ -86,7 +84,7 @@ _DENO_SCRIPT: Final = f"""
 export DENO_DIR=/tmp/out/{_DENO}
 lock=--no-lock
 [ "$LOCKED" = false ] || lock=--frozen
-if [ -e deno.json ] || [ -e deno.jsonc ]; then deno install $lock; fi
+if [ -e deno.json ] || [ -e deno.jsonc ] || [ -e package.json ]; then deno install $lock; fi
 [ $# -eq 0 ] || deno cache $lock "$@"
 [ ! -e node_modules ] || mv node_modules /tmp/out/
 deno eval --no-lock --no-config '{_DENO_PRUNE}'

@@ -7,13 +7,16 @@ default; all others need nothing but the engine.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -471,6 +474,69 @@ def test_what_a_hostile_script_does_is_reported(  # noqa: PLR0917
     store = failing.settings.store
     assert store is not None
     assert list((store / "temporary").iterdir()) == []
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    """A package index as pip knows it: directories with links."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the screen."""
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """An empty package index on this machine, and its port."""
+    directory = tmp_path / "index"
+    directory.mkdir()
+    handler = functools.partial(_Quiet, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield directory, server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_an_installation_reaches_its_registry_and_nothing_else(
+    write: Write,
+    sandbox: Callable[..., Sandbox],
+    index: tuple[Path, int],
+    canary: tuple[Path, int],
+) -> None:
+    """Not another port of the same host, where the host itself gets through."""
+    directory, port = index
+    socket.create_connection(("127.0.0.1", canary[1]), 5).close()
+    source = directory.parent / "evil-1.0"
+    source.mkdir()
+    (source / "setup.py").write_text(f"""
+import socket
+from setuptools import setup
+
+def attempt(address):
+    try:
+        socket.create_connection(address, 5).close()
+        return "connected"
+    except OSError as error:
+        return error.strerror
+
+found = {{"registry": attempt(("127.0.0.1", {port})), "other": attempt(("127.0.0.1", {canary[1]})),
+         "metadata": attempt(("169.254.169.254", 80)), "bridge": attempt(("172.17.0.1", {port}))}}
+open("evil.py", "w").write(f"FOUND = {{found}}\\n")
+setup(name="evil", version="1.0", py_modules=["evil"])
+""")
+    (directory / "simple/evil").mkdir(parents=True)
+    with tarfile.open(directory / "simple/evil/evil-1.0.tar.gz", "w:gz") as archive:
+        archive.add(source, source.name)
+    write("f/requirements.txt", "evil==1.0\n")
+    write("f/index.py", "import evil\ndef handler(ctx): return evil.FOUND\n")
+    registries = {"pip": f"http://127.0.0.1:{port}/simple"}
+    response = sandbox(network="registries", registries=registries).invoke("f")
+    assert response.output == {
+        "registry": "connected",
+        "other": "Connection refused",
+        "metadata": "Network is unreachable",
+        "bridge": "Network is unreachable",
+    }, response.error
 
 
 # ---------------------------------------------------------------- real packages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -62,9 +63,14 @@ def main(  # noqa: PLR0913, PLR0917 - click passes them by name
         runtimes=runtimes or RUNTIMES,
         interfaces=interfaces or INTERFACES,
     )
+    failed = []
     try:
         for name in suites or SUITES:
-            importlib.import_module(f"benchmarks.{name}").run(context)
+            try:
+                importlib.import_module(f"benchmarks.{name}").run(context)
+            except Exception:  # what the other suites measured is worth keeping
+                traceback.print_exc()
+                failed.append(name)
     finally:
         context.close()
         engine.close()
@@ -87,6 +93,10 @@ def main(  # noqa: PLR0913, PLR0917 - click passes them by name
         }
         (save / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
         draw(results, save / "latency.png")
+    if failed:
+        raise click.ClickException(
+            f"failed, and measured in part or not at all: {', '.join(failed)}"
+        )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 import weakref
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -44,8 +45,9 @@ class Leases:
         for directory in (self._claims, self._used, self._gate.parent):
             directory.mkdir(mode=0o700, exist_ok=True)
         self._own = self._claims / uuid.uuid4().hex
-        # By digest, how often it is held in this process.
+        # By digest, how often it is held in this process, and what is to be held once less.
         self._held: dict[str, int] = {}
+        self._dropped: deque[str] = deque()
         self._lock = threading.Lock()
         self._claimed = False
 
@@ -59,6 +61,7 @@ class Leases:
         """Hold a bundle until `release` has been called as often; within `taking`."""
         with self._lock:
             self._claim()
+            self._let_go()
             held = self._held.get(digest, 0)
             if not held:
                 (self._own / digest).touch()
@@ -66,12 +69,12 @@ class Leases:
         (self._used / digest).touch()
 
     def release(self, digest: str) -> None:
-        """Hold it once less."""
-        with self._lock:
-            self._held[digest] -= 1
-            if not self._held[digest]:
-                del self._held[digest]
-                (self._own / digest).unlink(missing_ok=True)
+        """Hold it once less, soon.
+
+        The garbage collector may call this in the middle of anything, `take` included, so nothing
+        is done here but to note it.
+        """
+        self._dropped.append(digest)
 
     @contextlib.contextmanager
     def removing(self) -> Iterator[None]:
@@ -81,6 +84,8 @@ class Leases:
 
     def uses(self) -> Mapping[str, Use]:
         """How each bundle that was ever taken is used, by digest. For certain within `removing`."""
+        with self._lock:
+            self._let_go()
         in_use = self._in_use()
         return {
             entry.name: Use(in_use=entry.name in in_use, last=entry.stat().st_mtime)
@@ -90,6 +95,15 @@ class Leases:
     def forget(self, digest: str) -> None:
         """The bundle is gone; within `removing`."""
         (self._used / digest).unlink(missing_ok=True)
+
+    def _let_go(self) -> None:
+        """Do what `release` has noted."""
+        while self._dropped:
+            digest = self._dropped.popleft()
+            self._held[digest] -= 1
+            if not self._held[digest]:
+                del self._held[digest]
+                (self._own / digest).unlink(missing_ok=True)
 
     def _claim(self) -> None:
         """Make this process's directory, locked before anybody can take it for a dead one's."""

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from sandbox.builds.dependencies import READ_BY_INSTALLERS
 from sandbox.changes import LOOK_SECONDS, NotificationsError, find_root, notified, polled
 from sandbox.errors import InvalidManifestError
 from sandbox.globs import matches
@@ -114,7 +115,7 @@ def concerns(path: Path, root: Path, functions: Iterable[Function]) -> bool:
     """Whether a change of `path`, below `root`, can change what is served.
 
     What no bundle holds never does. Where a manifest has `build.watch`, only the files that it
-    names do, and the manifest itself.
+    names do, the manifest itself, and what says on which packages the function depends.
     """
     try:
         parts = path.relative_to(root).parts
@@ -131,6 +132,8 @@ def _is_watched(path: Path, function: Function) -> bool:
     if build is None or not build.watch or path == function.manifest_file:
         return True
     relative = path.relative_to(function.source).as_posix()
+    if relative in READ_BY_INSTALLERS or relative == function.manifest.dependencies:
+        return True
     return any(matches(relative, pattern) for pattern in build.watch)
 
 

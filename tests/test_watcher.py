@@ -396,6 +396,9 @@ def test_build_watch_names_the_files_whose_change_counts(functions: Path) -> Non
     def counts(path: str) -> bool:
         return concerns(functions / path, functions, [built, plain])
 
+    assert counts("built/package-lock.json"), "it says what is installed for the build"
+    assert not counts("built/src/package-lock.json")
+
     assert counts("built/src/a.ts")
     assert counts("built/src/deep/er/a.ts")
     assert counts("built/make.conf")

@@ -6,6 +6,7 @@ an author has put beside the code already, `node_modules` or `vendor`, is used a
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import tomllib
@@ -40,6 +41,7 @@ _BESIDE: Final[Mapping[Installer, tuple[str, ...]]] = {
 }
 # Any of them, at the top of a function's directory, may say what it depends on.
 DEPENDENCY_FILES: Final = ("requirements.txt", "pyproject.toml", "package.json", *_DENO_FILES)
+READ_BY_INSTALLERS: Final = frozenset({*DEPENDENCY_FILES, *itertools.chain(*_BESIDE.values())})
 # Scripts of a package.json that npm runs when it installs: they may read any file.
 _SCRIPTS: Final = frozenset(
     {"preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare"}

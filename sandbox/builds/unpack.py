@@ -10,6 +10,7 @@ archive is not trusted: whatever ran in the container may have written it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from sandbox.builds.failure import BuildFailedError
-from sandbox.tree import FIXED_TIME, MAX_DEPTH
+from sandbox.tree import FIXED_TIME, MAX_DEPTH, NOT_THEIRS
 from sandbox.units import MIB, format_size
 
 if TYPE_CHECKING:
@@ -109,17 +110,11 @@ class _Unpacking:
             name = "/".join(parts)
             if name in self._links:
                 raise _twice(name)
-            try:
+            with _told(name):
                 self._take(member, self._into / name, name)
-            except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                raise _twice(name) from None
-            except FileNotFoundError:
-                raise BuildFailedError(f"the build left a link to nothing: {name!a}") from None
         for name, link in self._links.items():
-            try:
+            with _told(name):
                 (self._into / name).symlink_to(link)
-            except FileExistsError:
-                raise _twice(name) from None
 
     def _take(self, member: tarfile.TarInfo, path: Path, name: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +132,20 @@ class _Unpacking:
             _write(self._archive, member, path)
         else:
             raise BuildFailedError(f"the build left a device or another special file: {name!a}")
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Tell whoever built what cannot be kept; what only this machine can mend is passed on."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise _twice(name) from None
+    except OSError as error:
+        if error.errno in NOT_THEIRS:
+            raise
+        reason = os.strerror(error.errno or 0).lower()
+        raise BuildFailedError(f"the build left what cannot be kept: {name!a}: {reason}") from None
 
 
 def _parts(name: str) -> list[str]:

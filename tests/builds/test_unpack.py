@@ -87,6 +87,13 @@ HOSTILE = {
     "a hard link above": [(entry("f", tarfile.LNKTYPE, linkname="../outside"), b"")],
     "a hard link to nothing": [(entry("f", tarfile.LNKTYPE, linkname="g"), b"")],
     "a hard link to the host": [(entry("f", tarfile.LNKTYPE, linkname="/etc/passwd"), b"")],
+    "a hard link to a directory": [
+        (entry("d", tarfile.DIRTYPE), b""),
+        (entry("f", tarfile.LNKTYPE, linkname="d"), b""),
+    ],
+    "a hard link to all of it": [(entry("f", tarfile.LNKTYPE, linkname="."), b"")],
+    "a link to nothing": [(entry("f", tarfile.SYMTYPE, linkname=""), b"")],
+    "a name that is too long": [(entry("n" * 300), b"x")],
     "a device": [(entry("null", tarfile.CHRTYPE, devmajor=1, devminor=3), b"")],
     "a FIFO": [(entry("pipe", tarfile.FIFOTYPE), b"")],
     "one name twice": [(entry("f"), b"1"), (entry("f"), b"2")],
@@ -135,7 +142,9 @@ def test_a_cut_archive_is_told(unpack: Callable[[bytes], Path]) -> None:
         unpack(data[:2000])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400, deadline=None
+)
 @given(
     names=st.lists(st.text(max_size=12), max_size=5),
     kinds=st.lists(st.sampled_from(b"01235LKxgS7"), min_size=5, max_size=5),

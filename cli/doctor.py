@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from sandbox.attack import battery
 from sandbox.doctor import Check, examine
 from sandbox.engine.docker import DockerEngine
 from sandbox.errors import ExitCode
 
 from .options import Common, common_options
-from .output import print_json, printable
+from .output import fit_terminal, print_json, printable
+
+if TYPE_CHECKING:
+    from sandbox.attack.judges import Finding
+    from sandbox.settings import Settings
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command
+@click.option(
+    "--attack",
+    is_flag=True,
+    help="Try what a hostile function would, with these settings, and show what held.",
+)
 @common_options
-def doctor(common: Common) -> None:
+def doctor(common: Common, attack: bool) -> None:
     """Check that this machine can run functions safely.
 
     Limits are tried: a probe reaches for more than it may, in containers like those of functions.
-    Exits with 3 if a check fails.
+    With --attack, what could not be checked counts as not held. Exits with 3 if a check fails, or
+    something did not hold.
     """
     settings = common.settings()
     engine = DockerEngine(host=settings.engine.host, timeout=settings.engine.timeout)
+    if attack:
+        _attack(common, engine, settings)
+        return
     checks = []
     try:
         for check in examine(engine, settings):
@@ -44,3 +60,30 @@ def _print(check: Check) -> None:
     click.echo(f"{status}  {check.name:<16}  {printable(check.seen)}")
     if check.mend:
         click.echo(f"{'':24}{click.style('hint:', bold=True)} {printable(check.mend)}")
+
+
+def _attack(common: Common, engine: DockerEngine, settings: Settings) -> None:
+    findings = []
+    try:
+        for finding in battery.attack(engine, settings):
+            findings.append(finding)
+            if not common.json:
+                _print_finding(finding)
+    finally:
+        engine.close()
+    held = all(finding.held for finding in findings)
+    if common.json:
+        print_json({"held": held, "findings": [finding.to_dict() for finding in findings]})
+    else:
+        count = sum(finding.held for finding in findings)
+        click.echo(f"{count} of {len(findings)} held")
+    if not held:
+        click.get_current_context().exit(ExitCode.PLATFORM)
+
+
+def _print_finding(finding: Finding) -> None:
+    word, colour = ("held", "green") if finding.held else ("OPEN", "red")
+    line = f"{word}  {finding.group:<14}  {finding.promise:<31}  {printable(finding.seen)}"
+    if finding.held:
+        line = fit_terminal(line)
+    click.echo(click.style(word, fg=colour, bold=True) + line.removeprefix(word))

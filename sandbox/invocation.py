@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from sandbox.redaction import Redactor
     from sandbox.settings import Settings
 
-# The exit code of a container that ended by SIGKILL.
-_KILLED: Final = 128 + 9
 # After a kill, how long to wait for the stream to end, for the last of the logs.
 _DRAIN_SECONDS: Final = 1.0
 # After a handler's answer, how long to wait for what it printed before.
@@ -181,12 +179,7 @@ class Invocation:
         else:
             # Init was killed too, or is not there: the engine knows how it ended.
             ended = instance.container.wait(self._engine_timeout)
-            # A function under gVisor can end its own processes, never the kernel they run on: that
-            # is ended by the host's memory limit, and the engine does not always see it happen.
-            out_of_memory = ended.oom_killed or (
-                self.deployment.runtime_class == "gvisor" and ended.exit_code == _KILLED
-            )
-            death = death_from(None, exit_code=ended.exit_code, oom_killed=out_of_memory)
+            death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
         error = death_error(
             death,
             self.deployment.policy,

@@ -178,6 +178,9 @@ class Engine(Protocol):
     def containers(self, labels: Mapping[str, str]) -> Sequence[ContainerInfo]:
         """All containers, running or not, that carry these labels ("" stands for any value)."""
 
+    def describe(self, container_id: str) -> str:
+        """All that the engine has on record of a container, as text."""
+
     def remove(self, container_id: str) -> None:
         """Kill and remove a container by id; one that is gone already is no error."""
 

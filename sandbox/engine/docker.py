@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -127,6 +128,13 @@ class DockerEngine:
             ContainerInfo(id=item["Id"], labels=item["Labels"], state=item["State"])
             for item in listed
         ]
+
+    def describe(self, container_id: str) -> str:
+        """All that the engine has on record of a container, as JSON text."""
+        return retried(
+            "inspect a container",
+            lambda: json.dumps(self._client.inspect_container(container_id)),
+        )
 
     def remove(self, container_id: str) -> None:
         """Kill and remove a container by id; one that is gone already is no error."""

@@ -1,0 +1,109 @@
+"""`sandbox doctor --attack`: holds on this engine, and notices what is open."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox.attack import battery
+from sandbox.attack.battery import PROMISES, attack
+from sandbox.errors import EngineUnavailableError
+from sandbox.settings import merge
+
+if TYPE_CHECKING:
+    from sandbox import Settings
+    from sandbox.attack.judges import Finding
+    from sandbox.engine.base import Container, ContainerSpec
+    from sandbox.engine.docker import DockerEngine
+
+
+class Weakened:
+    """A real engine that gives containers more than they were to get."""
+
+    def __init__(self, engine: DockerEngine, **changes: Any) -> None:
+        self._engine = engine
+        self._changes = changes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def create(self, spec: ContainerSpec) -> Container:
+        return self._engine.create(dataclasses.replace(spec, **self._changes))
+
+
+class Broken(Weakened):
+    """An engine that answers, and makes no containers."""
+
+    def create(self, spec: ContainerSpec) -> Container:
+        raise EngineUnavailableError(f"no {spec.image} today")
+
+
+def findings(engine: Any, settings: Settings, runtime_class: str = "crun") -> list[Finding]:
+    document = merge(
+        settings.model_dump(mode="json", exclude_defaults=True),
+        {"engine": {"runtime_class": runtime_class}},
+    )
+    return list(attack(engine, type(settings).model_validate(document)))
+
+
+@pytest.mark.parametrize("runtime_class", ["crun", "gvisor"])
+def test_everything_holds(engine: DockerEngine, settings: Settings, runtime_class: str) -> None:
+    found = findings(engine, settings, runtime_class)
+    assert {(item.group, item.promise) for item in found} == set(PROMISES)
+    assert len(found) == len(PROMISES)
+    assert [item for item in found if not item.held] == []
+
+
+def test_defences_that_are_off_are_found(engine: DockerEngine, settings: Settings) -> None:
+    weakened = Weakened(
+        engine, seccomp="unconfined", uid=1000, gid=1000, masked_paths=(), read_only_paths=(),
+        tmp_exec=True, network="bridge", memory=1 << 30, pids=2000, tmp=1 << 28,
+    )  # fmt: skip
+    open_ones = {item.promise for item in findings(weakened, settings) if not item.held}
+    assert open_ones >= {
+        "a user of its own", "dangerous system calls", "nothing runs from /tmp", "no interface",
+        "memory limit", "process limit", "file limit",
+    }  # fmt: skip
+
+
+def test_what_cannot_be_checked_did_not_hold(engine: DockerEngine, settings: Settings) -> None:
+    found = findings(Broken(engine), settings)
+    assert {(item.group, item.promise) for item in found} == set(PROMISES)
+    assert not any(item.held for item in found)
+    assert all("today" in item.seen or "not checked" in item.seen for item in found)
+
+
+def test_a_section_that_says_too_little_did_not_hold(
+    engine: DockerEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(battery, "_SECTIONS", {})
+    for section in ("_surface", "_limits", "_floods", "_network", "_egress", "_secrets", "_neighbours"):  # fmt: skip
+        monkeypatch.setattr(battery, section, lambda _arena: iter(()))
+    found = findings(engine, settings)
+    assert len(found) == len(PROMISES)
+    assert not any(item.held for item in found)
+
+
+def test_the_command_prints_a_table_of_80_columns_and_json(store: Any) -> None:
+    command = [sys.executable, "-m", "sandbox_cli", "doctor", "--attack"]
+    environment = {"SANDBOX_STORE": str(store), "COLUMNS": "80", "PATH": "/usr/bin:/bin"}
+    people = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert people.returncode == 0, people.stdout + people.stderr
+    lines = people.stdout.splitlines()
+    assert len(lines) == len(PROMISES) + 1
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == f"{len(PROMISES)} of {len(PROMISES)} held"
+    # A limit that the operator has opened: nothing is hidden, and the exit code says so.
+    environment["SANDBOX_LIMITS__OUTPUT"] = "200mb"
+    programs = subprocess.run(
+        [*command, "--json"], env=environment, capture_output=True, text=True, check=False
+    )
+    document = json.loads(programs.stdout)
+    assert programs.returncode == 3
+    assert document["held"] is False
+    assert [item["promise"] for item in document["findings"] if not item["held"]] == ["size of output"]  # fmt: skip

@@ -13,6 +13,7 @@ import os
 import select
 import threading
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sandbox.errors import OverloadedError
@@ -34,8 +35,17 @@ log = logging.getLogger(__name__)
 
 # How often everything is planned anew though nothing has happened, in seconds.
 _TICK: Final = 1.0
+# A start that takes longer than this, in seconds, does not hold up others.
+_STALLED: Final = 5.0
 # So many functions can be planned at every change; of more, only those that changed.
 _FEW: Final = 32
+
+
+@dataclass(frozen=True, eq=False)
+class _Launch:
+    """A container that the engine is making, since that time of `time.monotonic`."""
+
+    since: float
 
 
 class Lease(NamedTuple):
@@ -96,6 +106,7 @@ class Pool:
         # How long an invocation keeps its place, of late.
         self._hold_seconds: float | None = None
         self._parked: dict[int, tuple[Shelf, Instance]] = {}
+        self._launches: list[_Launch] = []
         self._changed: set[str] = set()
         self._closed = False
         self._keeper: threading.Thread | None = None
@@ -366,18 +377,22 @@ class Pool:
 
     def _start(self, shelf: Shelf) -> None:
         shelf.creating += 1
-        self._launcher.submit(lambda: self._launch(shelf))
+        launch = _Launch(time.monotonic())
+        self._launches.append(launch)
+        self._launcher.submit(lambda: self._launch(shelf, launch))
 
-    def _launch(self, shelf: Shelf) -> None:
+    def _launch(self, shelf: Shelf, launch: _Launch) -> None:
         """Make an instance for the shelf; in a thread of the launcher's, without the lock."""
         try:
             instance = self._launcher.launch(shelf.deployment)
         except Exception as error:  # the edge of a thread; who waits for it raises it
             log.debug("could not launch %s", shelf.deployment.function.name, exc_info=True)
             with self._lock:
+                self._launches.remove(launch)
                 self._launch_failed(shelf, error)
             return
         with self._lock:
+            self._launches.remove(launch)
             shelf.creating -= 1
             wanted = shelf.next_unserved() is not None
             kept = wanted or (self._ahead and not shelf.retired and instance.usable)
@@ -492,8 +507,12 @@ class Pool:
             elsewhere = load(demands[key] for key in demands.keys() - self._changed)
             demands = {key: demands[key] for key in demands.keys() & self._changed}
         self._changed.clear()
-        state = State(functions=list(demands.values()), budget=self._budget, elsewhere=elsewhere)
-        for action in plan(state, time.monotonic()):
+        now = time.monotonic()
+        # An engine may leave one start unanswered for long: others are not to wait for it.
+        stalled = sum(now - launch.since > _STALLED for launch in self._launches)
+        budget = replace(self._budget, starts=self._budget.starts + stalled)
+        state = State(functions=list(demands.values()), budget=budget, elsewhere=elsewhere)
+        for action in plan(state, now):
             shelf = self._shelves[action.key]
             if isinstance(action, Start):
                 self._start(shelf)

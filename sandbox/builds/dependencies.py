@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -122,16 +123,20 @@ def _pip(function: Function, source: Source) -> Request | None:
             if listed:
                 return _requirements("\n".join(listed) + "\n")
         elif content.strip():
-            return _requirements(content.decode(errors="replace"))
+            return _requirements(content.decode(errors="replace"), file=str(name))
     return None
 
 
-def _requirements(text: str) -> Request:
+def _requirements(text: str, *, file: str = "") -> Request:
     pinned = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    whole = _LOCAL_REQUIREMENT.search(text) is not None
+    if whole and file:
+        # Read where it stands: it may name others, relative to itself.
+        text = f"-r {shlex.quote(file)}\n"
     return Request(
         installer="pip",
         files={".alyx-requirements.txt": text.encode()},
-        whole=_LOCAL_REQUIREMENT.search(text) is not None,
+        whole=whole,
         locked=all("==" in line or line.lstrip().startswith("--hash") for line in pinned),
     )
 

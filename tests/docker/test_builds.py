@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ import pytest
 from sandbox import Sandbox, Settings
 from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import Code
+from sandbox.reaper import LABEL_STORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -210,6 +212,18 @@ def test_an_installation_that_fails_tells_why_and_is_not_tried_at_once_again(
     assert counting.builds == 1
 
 
+def test_requirements_may_name_others_beside_them(
+    write: Write, functions: Path, sandbox: Callable[..., Sandbox]
+) -> None:
+    wheel(functions / "f", "helper", "WHO = 'the dependency'\n")
+    write("f/function.yaml", "dependencies: some deps/all.txt\n")
+    write("f/some deps/all.txt", "-r own.txt\n")
+    write("f/some deps/own.txt", "./helper-1.0-py3-none-any.whl\n")
+    write("f/index.py", "import helper\ndef handler(ctx): return helper.WHO\n")
+    response = sandbox().invoke("f")
+    assert response.output == "the dependency", response.error
+
+
 # ---------------------------------------------------------------- builds
 
 
@@ -268,6 +282,43 @@ def test_a_compiled_program_is_built_and_run(write: Write, sandbox: Callable[...
           'func main() { fmt.Println(`{"success": true, "output": {"from": "go"}}`) }\n')  # fmt: skip
     response = sandbox().invoke("f")
     assert response.output == {"from": "go"}, response.error
+
+
+def test_a_process_that_is_killed_during_a_build_leaves_nothing_that_stays(
+    write: Write,
+    functions: Path,
+    sandbox: Callable[..., Sandbox],
+    engine: DockerEngine,
+    offline: Settings,
+) -> None:
+    write("f/function.yaml", "runtime: node\ninterface: handler\n"
+          "build: {command: sh, args: [build.sh], output: out.mjs}\n")  # fmt: skip
+    write("f/build.sh", "sleep 300\n")
+    store = offline.store
+    assert store is not None
+    environment = os.environ | {"SANDBOX_STORE": str(store), "SANDBOX_BUILD__NETWORK": "none"}
+
+    def left() -> list[str]:
+        known = (store / "id").read_text() if (store / "id").exists() else "none"
+        return [each.state for each in engine.containers({LABEL_STORE: known})]
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "sandbox_cli", "build", "--functions", str(functions)],
+        env=environment, stdout=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        try:
+            deadline = time.monotonic() + 60
+            while left() != ["running"]:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            process.kill()
+    write("f/build.sh", "echo 'export default () => 1' > out.mjs\n")
+    after = sandbox()
+    assert after.invoke("f").output == 1
+    after.close()
+    assert left() == []
+    assert len(list((store / "leases").iterdir())) == 1, "this process's own"
 
 
 # ---------------------------------------------------------------- hostile packages

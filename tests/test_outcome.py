@@ -120,7 +120,9 @@ def test_where_init_was_killed_too_the_memory_seen_is_its_limit() -> None:
     assert error.details["observed"] == error.details["limit"] == 128 * MIB
 
 
-@pytest.mark.parametrize(("exit_code", "suspect"), [(137, "memory limit of 128mb"), (2, "limit of processes")])
+@pytest.mark.parametrize(
+    ("exit_code", "suspect"), [(137, "memory limit of 128mb"), (2, "limit of processes")]
+)
 def test_an_end_that_nobody_reported_is_a_crash_that_names_what_it_may_be(
     exit_code: int, suspect: str
 ) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from sandbox.function import Function
     from sandbox.reaper import Owner
     from sandbox.settings import Settings
+
+log = logging.getLogger(__name__)
 
 # What the compile command in the `go` image leaves in its output directory.
 COMPILED: Final = "function"
@@ -106,6 +109,7 @@ class Builder:
         """The bundle that `job` gives on its stdout, as an archive; kept under `key`."""
         # Before the key is locked: to find them may take a build of its own.
         places = self._network.places(tools)
+        hosts = frozenset(place.host for place in places)
 
         def build_into(output: Path) -> None:
             at, failure = self._failures.get(key, (0.0, None))
@@ -124,7 +128,7 @@ class Builder:
             with contextlib.closing(archive), self._network.open(places) as network:
                 env = {**_HOME, **job.env, **self._network.variables(tools)}
                 self.run(
-                    dataclasses.replace(job, env=env, network=network),
+                    dataclasses.replace(job, env=env, network=network, hosts=hosts),
                     function=function,
                     runtime_class=runtime_class,
                     take=archive.take,
@@ -165,7 +169,7 @@ class Builder:
     ) -> None:
         """Run a job as soon as there is a place for it."""
         with self._places:
-            run_build(
+            signs = run_build(
                 self._engine,
                 self._settings,
                 job,
@@ -173,6 +177,8 @@ class Builder:
                 labels=self._owner.labels(function),
                 take=take,
             )
+        for sign in signs:
+            log.warning("%s: while it was built, %s", function, sign)
 
     def cached(self, key: str) -> Bundle | None:
         """What was kept under `key`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import errno
+import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -11,28 +12,37 @@ from typing import TYPE_CHECKING, Final
 from sandbox.builds.failure import BuildFailedError
 from sandbox.gateway.allocation import Attachment
 from sandbox.policy import build_spec, new_uid
-from sandbox.protocol.report import NONCE_VARIABLE
+from sandbox.problems import printable
+from sandbox.protocol.report import NONCE_VARIABLE, Marks, Report
 from sandbox.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from sandbox.engine.base import Container, Engine, Mount, RuntimeClass
+    from sandbox.engine.base import Chunk, Container, Engine, Mount, RuntimeClass
     from sandbox.settings import Settings
 
 # Of a build's output, the end is what tells why it failed.
 _LOG_TAIL: Final = 8 * 1024
+_MOST_SHOWN: Final = 5
+_NO_MEMORY: Final = "its memory ran out (`build.memory`)"
+_NO_SPACE: Final = "its disk was full (`build.tmp`)"
+_NO_SPACE_LEFT: Final = os.strerror(errno.ENOSPC)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to run, in which image, with what mounted; `network` is what a gateway adds."""
+    """What to run, in which image, with what mounted.
+
+    `network` is what a gateway adds, and `hosts` are those that it leads to.
+    """
 
     command: tuple[str, ...]
     image: str
     mounts: tuple[Mount, ...]
     env: Mapping[str, str]
     network: Attachment = Attachment()  # noqa: RUF009 - frozen
+    hosts: frozenset[str] = frozenset()
 
 
 def run_build(  # noqa: PLR0913
@@ -43,8 +53,10 @@ def run_build(  # noqa: PLR0913
     runtime_class: RuntimeClass,
     labels: Mapping[str, str],
     take: Callable[[bytes], None] | None = None,
-) -> None:
+) -> list[str]:
     """Run `job` to its end. What it writes to stdout is given to `take`; without it, it is log.
+
+    Returns which of its limits it touched nevertheless, and what it wanted to reach in vain.
 
     Raises:
         BuildFailedError: it failed, took too long, or `take` did not want more.
@@ -73,34 +85,52 @@ def run_build(  # noqa: PLR0913
         raise BuildFailedError(failure.message, log=log.text()) from None
     finally:
         container.remove()
+    signs = _signs(log.report, job.hosts)
     if ended.exit_code != 0:
-        reason = (
-            "ran out of memory (`build.memory`)"
-            if ended.oom_killed
-            else f"ended with exit code {ended.exit_code}"
-        )
-        raise BuildFailedError(f"the build {reason}", log=log.text())
+        if ended.oom_killed and not log.report.oom_kills:
+            signs.append(_NO_MEMORY)
+        # An installer that fails cleans up, and then there is space again.
+        if _NO_SPACE_LEFT in log.text() and not log.report.tmp_full:
+            signs.append(_NO_SPACE)
+        reason = "; ".join([f"the build ended with exit code {ended.exit_code}", *signs])
+        raise BuildFailedError(reason, log=log.text())
+    return signs
 
 
 class _Log:
-    """The end of what a build wrote."""
+    """The end of what a build wrote, and what init says of it."""
 
     def __init__(self, nonce: str) -> None:
         self._tail = bytearray()
-        # What init says of the exit is not the build's.
-        self._reports = re.compile(rb"\x1e%b[^\n]*\n?" % nonce.encode())
+        self._marks = Marks(nonce)
 
-    def add(self, data: bytes) -> None:
-        self._tail += data
-        if len(self._tail) > 16 * _LOG_TAIL:
-            self._cut()
+    def add(self, chunk: Chunk) -> None:
+        self._tail += self._marks.feed(chunk.data) if chunk.stream == "stderr" else chunk.data
+        del self._tail[:-_LOG_TAIL]
 
     def text(self) -> str:
-        self._cut()
         return bytes(self._tail).decode(errors="replace").strip()
 
-    def _cut(self) -> None:
-        self._tail = bytearray(self._reports.sub(b"", self._tail)[-_LOG_TAIL:])
+    @property
+    def report(self) -> Report:
+        return self._marks.report or Report()
+
+
+def _signs(report: Report, hosts: Collection[str]) -> list[str]:
+    """Which of its limits a build touched, and what it wanted to reach besides `hosts`."""
+    signs = []
+    if report.oom_kills:
+        signs.append(_NO_MEMORY)
+    if report.tmp_full:
+        signs.append(_NO_SPACE)
+    if report.pids_denied:
+        signs.append("it wanted more processes than it may have (`build.pids`)")
+    # A resolver may also ask for the IPv6 address of a name that has its place in /etc/hosts.
+    denied = [name for name in dict.fromkeys(report.denied) if name.lower() not in hosts]
+    if denied:
+        names = printable(", ".join(denied[:_MOST_SHOWN]))
+        signs.append(f"it wanted to reach {names}, which it may not (`build.allow`)")
+    return signs
 
 
 def _read(
@@ -113,7 +143,7 @@ def _read(
             if take is not None and chunk.stream == "stdout":
                 take(chunk.data)
             else:
-                log.add(chunk.data)
+                log.add(chunk)
     except TimeoutError:
         raise BuildFailedError(
             f"the build took longer than {format_duration(timeout)} (`build.timeout`)"

@@ -503,6 +503,7 @@ setTimeout(() => {
         ("ln -s /etc/passwd out", {}, "leaves the function's directory"),
         ("echo told by the script; exit 9", {}, "told by the script"),
         ("kill -9 -1", {}, "dependencies could not be installed"),
+        ("cat /dev/zero > full", {"tmp": "64mb"}, "build.tmp"),
     ],
 )
 def test_what_a_hostile_script_does_is_reported(  # noqa: PLR0917
@@ -553,8 +554,9 @@ def test_an_installation_reaches_its_registry_and_nothing_else(
     sandbox: Callable[..., Sandbox],
     index: tuple[Path, int],
     canary: tuple[Path, int],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Not another port of the same host, where the host itself gets through."""
+    """Not another port of the same host, where the host itself gets through; it is logged."""
     directory, port = index
     socket.create_connection(("127.0.0.1", canary[1]), 5).close()
     source = directory.parent / "evil-1.0"
@@ -570,6 +572,10 @@ def attempt(address):
     except OSError as error:
         return error.strerror
 
+try:
+    socket.getaddrinfo("collector.example", 443)
+except OSError:
+    pass
 found = {{"registry": attempt(("127.0.0.1", {port})), "other": attempt(("127.0.0.1", {canary[1]})),
          "metadata": attempt(("169.254.169.254", 80)), "bridge": attempt(("172.17.0.1", {port}))}}
 open("evil.py", "w").write(f"FOUND = {{found}}\\n")
@@ -588,6 +594,7 @@ setup(name="evil", version="1.0", py_modules=["evil"])
         "metadata": "Network is unreachable",
         "bridge": "Network is unreachable",
     }, response.error
+    assert "f: while it was built, it wanted to reach collector.example" in caplog.text
 
 
 # ---------------------------------------------------------------- real packages

@@ -90,7 +90,7 @@ RUNTIMES: Final[Mapping[Runtime, RuntimeInfo]] = {
         env=_COMMON_ENV | {"PYTHONDONTWRITEBYTECODE": "1"},
         suffixes=(".py",),
     ),
-    # Compiled ahead in the `go` image (see sandbox.builds.go), run as a binary.
+    # Compiled ahead in the `go` image (see sandbox.builds), run as a binary.
     Runtime.GO: RuntimeInfo(
         image="binary", interpreter=(), bootstrap=None, env=_COMMON_ENV, suffixes=(".go",)
     ),

@@ -85,7 +85,8 @@ class Context:
             builder=builder,
             cold_notes=ColdNotes(self.store),
         )
-        return deployer.deploy_anew(sandbox.functions[name])
+        with contextlib.closing(builder):
+            return deployer.deploy_anew(sandbox.functions[name])
 
     def containers(self) -> int:
         """How many containers of this run the engine holds."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandbox.discovery import function_from_path
+from sandbox.policy import SMALLEST_PIDS_UNDER_GVISOR
 from tests.docker.security.conftest import cgroup_directory, inspect, python_control
 
 if TYPE_CHECKING:
@@ -189,11 +190,12 @@ def test_bombs_of_processes_and_threads_stop_at_the_limit(arena: Arena) -> None:
     threads = arena.attack(THREADS, manifest="pids: 64\n", on_log=look)
     assert counted
     # The host's side: never more than allowed, whatever runs inside.
-    assert all(current <= most == 64 for current, most in counted)
+    allowed = SMALLEST_PIDS_UNDER_GVISOR if arena.runtime_class == "gvisor" else 64
+    assert all(current <= most == allowed for current, most in counted)
     if arena.runtime_class == "gvisor":
         # gVisor itself runs under the limit: it has threads of its own for processes, and ends
         # when it gets no more. Threads of a process take none of the host's.
-        assert forks.code == "FUNCTION_CRASHED"
+        assert forks.code in ("FUNCTION_CRASHED", "OUT_OF_MEMORY")
         assert threads.output == 500
         return
     zombies, sleepers = forks.output

@@ -13,8 +13,8 @@ without it. The rules, most urgent first:
 3. A level is worth keeping if it is to be used within the budget's `idle` seconds for each use: its
    rent. A container of twice the usual memory has half the time. It is booted when its time has
    come, and if it is likely enough to be used before it is not worth its rent any more.
-4. Where there is no room, levels are compared: chance by memory, and divided by k, so that the
-   twentieth of a busy function gives way to the first of a quiet one. A container that is there
+4. Where there is no room, levels are compared: chance by memory, and divided by k and those
+   in use, so that the twentieth of a busy function gives way to the first of a quiet one. A container that is there
    gives way only to a start worth much more.
 """
 
@@ -81,6 +81,11 @@ class Demand:
     def stock(self) -> int:
         """Those that nobody waits for."""
         return max(0, self.ready + self.booting - self.waiting)
+
+    @property
+    def ahead(self) -> int:
+        """Those that boot, and that nobody waits for."""
+        return max(0, self.booting - max(0, self.waiting - self.ready))
 
     @property
     def idle(self) -> int:
@@ -200,7 +205,7 @@ def load(functions: Iterable[Demand]) -> Load:
     for demand in functions:
         containers += demand.containers
         memory += demand.stock * demand.memory
-        booting += demand.booting
+        booting += demand.ahead
     return Load(containers=containers, memory=memory, booting=booting)
 
 
@@ -250,8 +255,9 @@ def _minimum(demand: Demand) -> int:
 
 def _rank(demand: Demand, level: int, chances: Sequence[float]) -> _Rank:
     if level <= demand.min_warm:
-        return _Rank(_MINIMUM, level, demand.key)
-    worth = chances[level - 1] / (level * max(1, demand.memory))
+        # Of several on one level, first who uses less: those who use much ask all the time.
+        return _Rank(_MINIMUM, level + min(demand.busy, 999) / 1000, demand.key)
+    worth = chances[level - 1] / ((level + demand.busy) * max(1, demand.memory))
     return _Rank(_EXPECTED, -worth, demand.key)
 
 
@@ -297,7 +303,8 @@ class _Ledger:
             self._evict()
         self._containers -= 1
         self._memory -= memory
-        self._starts -= 1
+        if rank.urgency != _WAITING:
+            self._starts -= 1
         return True
 
     def stops(self) -> list[Action]:

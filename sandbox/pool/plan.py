@@ -14,8 +14,9 @@ without it. The rules, most urgent first:
    rent. A container of twice the usual memory has half the time. It is booted when its time has
    come, and if it is likely enough to be used before it is not worth its rent any more.
 4. Where there is no room, levels are compared: chance by memory, and divided by k and those
-   in use, so that the twentieth of a busy function gives way to the first of a quiet one. A container that is there
-   gives way only to a start worth much more.
+   in use, so that the twentieth of a busy function gives way to the first of a quiet one. A
+   container that is there gives way only to a start worth much more. Where there are fewer starts
+   at once than there is to start, who had none for longest is preferred.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Demand:
     """One version of a function: what it is to have, what it has, and how it is asked for.
 
     `memory` is in bytes, `boot_seconds` smoothed, None before the first boot; `failed_at` is the
-    time of the latest of the `boot_failures` in a row. A `cold_only` function cannot wait for its
-    request, and is never booted ahead. `waiting` counts the invocations that have no container yet.
+    time of the latest of the `boot_failures` in a row, `started_at` that of the latest start. A
+    `cold_only` function cannot wait for its request, and is never booted ahead. `waiting` counts
+    the invocations that have no container yet.
     """
 
     key: str
@@ -70,6 +72,7 @@ class Demand:
     waiting: int = 0
     boot_failures: int = 0
     failed_at: float = 0.0
+    started_at: float = 0.0
     cold_only: bool = False
 
     @property
@@ -189,7 +192,8 @@ def plan(state: State, now: float) -> list[Action]:
         if now >= back_off_until(demand):
             levels = range(demand.stock + 1, max(_minimum(demand), promising) + 1)
             wanted.extend((_rank(demand, level, chances), demand) for level in levels)
-    wanted.sort(key=_rank_of)
+    wanted.sort(key=_rank_of)  # the order of the functions means nothing
+    wanted.sort(key=lambda item: _turn(item[0], item[1], now))
     ledger.settle()
     starts: list[Action] = [
         Start(demand.key, _REASONS[rank.urgency])
@@ -259,6 +263,17 @@ def _rank(demand: Demand, level: int, chances: Sequence[float]) -> _Rank:
         return _Rank(_MINIMUM, level + min(demand.busy, 999) / 1000, demand.key)
     worth = chances[level - 1] / ((level + demand.busy) * max(1, demand.memory))
     return _Rank(_EXPECTED, -worth, demand.key)
+
+
+def _turn(rank: _Rank, demand: Demand, now: float) -> tuple[float, ...]:
+    """Whose start comes first: what is worth more, and what has waited longer for its turn.
+
+    Where there are fewer starts than there is to start, everybody has a share in them.
+    """
+    age = max(0.0, now - demand.started_at)
+    if rank.urgency == _EXPECTED:
+        return rank.urgency, rank.order * age
+    return rank.urgency, rank.order, -age
 
 
 def _rank_of(item: tuple[_Rank, Demand]) -> _Rank:

@@ -378,6 +378,7 @@ class Pool:
     def _start(self, shelf: Shelf) -> None:
         shelf.creating += 1
         launch = _Launch(time.monotonic())
+        shelf.started_at = launch.since
         self._launches.append(launch)
         self._launcher.submit(lambda: self._launch(shelf, launch))
 

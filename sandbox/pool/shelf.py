@@ -64,6 +64,7 @@ class Shelf:
     run_seconds: float | None = None
     boot_failures: int = 0
     failed_at: float = 0.0
+    started_at: float = 0.0
     failure: str = ""
     cold_only: str = ""
     retired: bool = False
@@ -136,5 +137,6 @@ class Shelf:
             waiting=self.unserved,
             boot_failures=self.boot_failures,
             failed_at=self.failed_at,
+            started_at=self.started_at,
             cold_only=bool(self.cold_only) or self.retired,
         )

@@ -391,3 +391,15 @@ def test_without_idle_time_only_minimums_are_warm(idle: float) -> None:
     none = replace(PLENTY, idle=idle)
     busy = demand(arrivals=steady(0.1, until=0), min_warm=1, ready=4)
     assert decide(busy, budget=none) == [Stop("f", 3)]
+
+
+def test_who_had_no_start_for_longest_comes_first() -> None:
+    budget = Budget(containers=99, memory=99 << 30, starts=1, idle=600.0)
+    started = dict.fromkeys("abcd", 0.0)
+    order = []
+    for now in range(1, 13):
+        demands = [demand(key, min_warm=1, started_at=at) for key, at in started.items()]
+        (action,) = plan(State(functions=demands, budget=budget), float(now))
+        started[action.key] = float(now)
+        order.append(action.key)
+    assert sorted(order) == sorted("abcd" * 3)

@@ -49,7 +49,7 @@ venv-dev: .venv/.dev
 venv-bench: .venv/.bench
 
 .venv/.runtime: pyproject.toml constraints.txt
-	@scripts/venv .
+	@scripts/venv '.[serve]'
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt

@@ -6,6 +6,7 @@ Nothing is read at import. A manifest asks; these settings decide (see `sandbox.
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
@@ -23,6 +24,7 @@ from sandbox.gateway.destinations import Destination as Place
 from sandbox.manifest_problems import validated
 from sandbox.problems import Problem, has_errors
 from sandbox.runtimes import Runtime
+from sandbox.server_settings import ServerSettings
 from sandbox.units import MIB
 from sandbox.yamldoc import Node, load
 
@@ -34,6 +36,13 @@ SETTINGS_FILE: Final = "sandbox.yaml"
 ENV_PREFIX: Final = "SANDBOX_"
 # `SANDBOX_ENGINE__HOST` sets `engine.host`: a single underscore is part of a name.
 ENV_SEPARATOR: Final = "__"
+# Settings that are paths: relative ones start at the directory of the file.
+_PATHS: Final = (
+    ("store",),
+    ("secrets_file",),
+    ("images", "ca_bundle"),
+    ("server", "tokens", "key_file"),
+)
 # Read by the command line itself; no settings.
 ENV_OF_OPTIONS: Final = frozenset({"SANDBOX_FUNCTIONS", "SANDBOX_SETTINGS", "SANDBOX_DEBUG"})
 
@@ -281,6 +290,7 @@ class Settings(_Settings):
     build: BuildSettings = BuildSettings()
     images: ImageSettings = ImageSettings()
     network: NetworkSettings = NetworkSettings()
+    server: ServerSettings = ServerSettings()
 
     @field_validator("alyx_url")
     @classmethod
@@ -333,13 +343,13 @@ def load_settings(
 
 def _with_absolute_paths(values: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """`values` with the paths that are relative to the settings file made absolute."""
-    result = dict(values)
-    for name in ("store", "secrets_file"):
-        if isinstance(result.get(name), str):
-            result[name] = directory.absolute() / result[name]
-    images = result.get("images")
-    if isinstance(images, dict) and isinstance(images.get("ca_bundle"), str):
-        result["images"] = images | {"ca_bundle": directory.absolute() / images["ca_bundle"]}
+    result = deepcopy(dict(values))
+    for *sections, name in _PATHS:
+        place: Any = result
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(name), str):
+            place[name] = directory.absolute() / place[name]
     return result
 
 

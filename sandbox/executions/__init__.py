@@ -1,0 +1,1 @@
+"""Executions on record, and those that wait for their turn."""

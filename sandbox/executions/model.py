@@ -1,0 +1,74 @@
+"""Executions: what was asked for, by whom, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sandbox.models import FileUpload
+
+Trigger = Literal["http", "route", "webhook", "schedule"]
+# `retrying`: it failed, and waits for its next attempt. `dead`: it failed for the last time.
+Status = Literal["queued", "running", "retrying", "succeeded", "failed", "cancelled", "dead"]
+ENDED: Final[frozenset[Status]] = frozenset({"succeeded", "failed", "cancelled", "dead"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A wish to run a function once. `timeout` is in seconds.
+
+    `caller` is the `Caller.id` of who asks. `traceparent` is the header of W3C Trace Context.
+    """
+
+    function: str
+    input: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[FileUpload, ...] = ()
+    auth: Mapping[str, Any] | None = None
+    timeout: float | None = None
+    caller: str = "anonymous"
+    trigger: Trigger = "http"
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """One execution on record. Times are seconds since the epoch, sizes bytes.
+
+    `id` is the request id that the function was given. `output` is kept for those that nobody
+    waited for, until they are forgotten; `log_tail` is the end of the log, as text lines.
+    """
+
+    id: str
+    function: str
+    caller: str
+    trigger: Trigger
+    status: Status
+    version: str | None = None
+    code: str | None = None
+    message: str | None = None
+    attempts: int = 0
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    # When a `retrying` one runs again.
+    due_at: float | None = None
+    queue_ms: float | None = None
+    boot_ms: float | None = None
+    run_ms: float | None = None
+    cpu_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    cold: bool | None = None
+    input_bytes: int = 0
+    output_bytes: int = 0
+    log_tail: str = ""
+    # The response document, where it is kept.
+    response: Mapping[str, Any] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will become of it."""
+        return self.status in ENDED

@@ -1,0 +1,1 @@
+"""`sandbox serve`: the executor as an HTTP service."""

@@ -81,7 +81,7 @@ class Executor:
             redactor=redactor,
         )
         try:
-            lease = self._pool.acquire(
+            instance = self._pool.acquire(
                 deployment, deadline=invocation.deadline, cancellation=invocation.cancellation
             )
         except CancelledError:
@@ -89,8 +89,8 @@ class Executor:
         except LateError as late:
             invocation.granted(late.granted_at)
             return invocation.late()
-        invocation.granted(lease.granted_at)
-        return self._serve(invocation, lease.instance, payload)
+        invocation.granted(instance.granted_at)
+        return self._serve(invocation, instance, payload)
 
     def _time_limit(self, deployment: Deployment, asked: float | None) -> float:
         if asked is None:
@@ -126,6 +126,8 @@ class Executor:
             raise
         finally:
             invocation.cancellation.forget(kill)
+            # One who cancels late may have it killed though it has answered.
+            reusable = reusable and not invocation.cancellation.cancelled
             self._pool.release(instance, reusable=reusable, gently=gently)
         return response
 

@@ -93,6 +93,21 @@ class Instance:
         """When it must have booted, in the time of `time.monotonic`."""
         return self.started_at + self._limits.boot
 
+    @property
+    def why_lost(self) -> str:
+        """Why it cannot be asked any more, or never could."""
+        if self.failure is not None:
+            return self.failure.message
+        if self.flood is not None:
+            return f"it wrote more than its cap on {self.flood.limit} before it was asked"
+        if self.collector.init_error is not None:
+            return self.collector.init_error.message
+        if self.ended:
+            return f"it ended before it was asked{_how(self.collector.report)}"
+        if self.spoke_unasked:
+            return "it answered before it was asked"
+        return "it was not ready for a request within limits.boot"
+
     def start(self) -> None:
         """Start the container; that its command cannot be run is its `failure`."""
         try:
@@ -143,3 +158,10 @@ class Instance:
         self.baseline = self.collector.report or self.baseline
         self.collector = self._new_collector()
         self.gateway.begin()
+
+
+def _how(report: Report | None) -> str:
+    """How it ended, as far as its init has told."""
+    if report is None or not report.ended:
+        return ""
+    return f" (signal {report.signal})" if report.signal else f" (exit code {report.exit_code})"

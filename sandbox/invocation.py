@@ -63,7 +63,8 @@ class Invocation:
         self._engine_timeout = settings.engine.timeout
         self._on_log = on_log
         self._redactor = redactor
-        self._told = 0
+        # Without secrets; in the end they are the response's.
+        self._told: list[LogEntry] = []
         self._cold = True
         # Times of `time.monotonic`. The one deadline covers queue, boot and run.
         self._asked_at = time.monotonic()
@@ -122,10 +123,10 @@ class Invocation:
             self._tell(entries)
 
     def _tell(self, entries: Sequence[LogEntry]) -> None:
-        """Hand log entries on as they come; in the end they are the response's, in its order."""
-        for entry in entries:
-            self._told += 1
-            self._on_log(self._redactor.entry(entry))
+        """Hand log entries on as they come, in the order that the response has them in."""
+        for entry in map(self._redactor.entry, entries):
+            self._told.append(entry)
+            self._on_log(entry)
 
     def _out_of_time(self, instance: Instance) -> FunctionError:
         now = time.monotonic()
@@ -237,7 +238,7 @@ class Invocation:
         denied = denied_entry(network)
         if denied is not None:
             logs = (*logs, denied)
-        self._tell(logs[self._told :])
+        self._tell(logs[len(self._told) :])
         now = time.monotonic()
         spent = self._spent(self._answered_at or now)
         hits = limits_touched(report, self.deployment.policy, error, logs, network)
@@ -248,7 +249,7 @@ class Invocation:
             success=error is None,
             output=parsed.output if error is None else None,
             error=None if error is None else self._redactor.error(error),
-            logs=tuple(map(self._redactor.entry, logs)),
+            logs=tuple(self._told),
             duration_ms=_milliseconds(now - self._asked_at),
             stats=Stats(
                 cold=self._cold,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sandbox.reaper import Owner
     from sandbox.settings import Settings
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # An instance that has answered may end by itself for so long, in seconds, before it is killed.
 _LEAVE: Final = 0.1
@@ -134,7 +134,7 @@ class Launcher:
                 _let_leave(instance)
             self.remove(instance)
         except Exception:  # the edge of a thread: the reaper takes what stays behind
-            logger.exception("could not remove container %s", instance.container.id)
+            log.exception("could not remove container %s", instance.container.id)
         finally:
             with self._lock:
                 self.removing -= 1
@@ -160,17 +160,15 @@ def check_boot(instance: Instance) -> None:
     Raises:
         BootFailedError: it ended, or took longer than it may.
     """
-    reason = "" if instance.failure is None else instance.failure.message
     try:
-        while not reason and instance.usable and not instance.ready:
+        while instance.usable and not instance.ready:
             instance.listen(instance.boot_deadline)
     except TimeoutError:
-        reason = "it was not ready for a request within limits.boot"
+        pass
     except LimitExceeded as exceeded:
-        reason = f"it wrote more than its cap on {exceeded.limit} before it was asked"
-    if not reason and not instance.ready and instance.deployment.function.interface == "handler":
-        error = instance.collector.init_error
-        reason = error.message if error is not None else "it ended before it could take a request"
-    if reason:
-        log = "\n".join(entry.message for entry in instance.collector.entries)
-        raise BootFailedError(reason, log=log)
+        instance.flood = exceeded
+    ended = instance.ended and instance.collector.init_error is None
+    if instance.ready or (ended and instance.deployment.function.interface == "stdio"):
+        return
+    written = "\n".join(entry.message for entry in instance.collector.entries)
+    raise BootFailedError(instance.why_lost, log=written)

@@ -27,6 +27,7 @@ from functools import cached_property
 from math import exp, inf
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from sandbox.pool.admission import UNKNOWN_BOOT
 from sandbox.units import MIB
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 Reason = Literal["waiting", "minimum", "expected"]
 
-# Before the first boot has been measured, in seconds.
-UNKNOWN_BOOT: Final = 0.5
 # The memory of a container for which `idle` holds as it is; see rule 3.
 USUAL_MEMORY: Final = 128 * MIB
 # A container gives way to a start that is worth so many times as much: what is done is not undone

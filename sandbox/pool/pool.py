@@ -2,22 +2,22 @@
 
 Decisions are made under the lock; what the engine has to do for them is done by the launcher's
 threads. What is to be booted or let go is decided by `sandbox.pool.plan`; this module carries it
-out. One thread, the keeper, hears the instances that nobody uses: it sees when they have booted,
-and when they die.
+out. `sandbox.pool.keeper` hears the instances that nobody uses: when they have booted, and when
+they die.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import select
 import threading
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from sandbox.errors import OverloadedError
 from sandbox.pool.admission import Queue, QueueLimits, Rejected, admit
+from sandbox.pool.keeper import Keeper
 from sandbox.pool.plan import Budget, Load, Start, State, load, plan
 from sandbox.pool.shelf import Shelf, Waiter, smoothed
 
@@ -33,26 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How often everything is planned anew though nothing has happened, in seconds.
-_TICK: Final = 1.0
 # A start that takes longer than this, in seconds, does not hold up others.
 _STALLED: Final = 5.0
 # So many functions can be planned at every change; of more, only those that changed.
 _FEW: Final = 32
-
-
-@dataclass(frozen=True, eq=False)
-class _Launch:
-    """A container that the engine is making, since that time of `time.monotonic`."""
-
-    since: float
-
-
-class Lease(NamedTuple):
-    """An instance that is the caller's until it is given back, and when its turn had come."""
-
-    instance: Instance
-    granted_at: float
 
 
 class LateError(Exception):
@@ -105,19 +89,14 @@ class Pool:
         self._waiting = 0
         # How long an invocation keeps its place, of late.
         self._hold_seconds: float | None = None
-        self._parked: dict[int, tuple[Shelf, Instance]] = {}
-        self._launches: list[_Launch] = []
         self._changed: set[str] = set()
         self._closed = False
-        self._keeper: threading.Thread | None = None
-        self._poller = select.epoll()
-        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poller.register(self._wakeup, select.EPOLLIN)
+        self._keeper = Keeper(overhear=self._overhear, tick=self._tick)
         launcher.on_removed = self._removed
 
     def acquire(
         self, deployment: Deployment, *, deadline: float, cancellation: Cancellation
-    ) -> Lease:
+    ) -> Instance:
         """An instance of `deployment`, which is the caller's until `release`; it may still boot.
 
         `deadline` is in the time of `time.monotonic`.
@@ -133,11 +112,12 @@ class Pool:
             now = time.monotonic()
             shelf.arrivals.note(now)
             if self._running < self._settings.concurrency and not self._waiting:
-                instance = self._take(shelf)
+                instance = self._unpark(shelf)
                 if instance is not None:
                     self._running += 1
+                    shelf.busy += 1
                     instance.granted_at = now
-                    return Lease(instance, now)
+                    return instance
             waiter = self._enqueue(shelf, now, deadline)
             self._dispatch()
         wake = waiter.woken.set
@@ -153,8 +133,7 @@ class Pool:
             cancellation.forget(wake)
         self._leave(shelf, waiter)
         if waiter.instance is not None:
-            waiter.instance.granted_at = waiter.granted_at
-            return Lease(waiter.instance, waiter.granted_at)
+            return waiter.instance
         if waiter.error is not None:
             raise waiter.error
         if cancellation.cancelled:
@@ -211,7 +190,7 @@ class Pool:
                 name: {
                     "version": shelf.deployment.bundle.digest,
                     "ready": len(shelf.ready),
-                    "booting": len(shelf.booting) + shelf.creating + shelf.overheard,
+                    "booting": shelf.coming,
                     "busy": shelf.busy,
                     "waiting": len(shelf.waiters),
                     "cold_only": shelf.cold_only or None,
@@ -226,14 +205,9 @@ class Pool:
             if self._closed:
                 return
             self._closed = True
-            keeper = self._keeper
             for shelf in list(self._shelves.values()):
                 self._retire(shelf)
-        self._wake()
-        if keeper is not None:
-            keeper.join()
-        self._poller.close()
-        os.close(self._wakeup)
+        self._keeper.close()
 
     def _leave(self, shelf: Shelf, waiter: Waiter) -> None:
         """A waiter's wait is over, well or not."""
@@ -321,12 +295,11 @@ class Pool:
     def _serve(self, shelf: Shelf) -> None:
         """Give instances to whose turn it is; start those that are missing."""
         while (waiter := shelf.next_unserved()) is not None:
-            instance = self._take(shelf)
+            instance = self._unpark(shelf)
             if instance is None:
                 break
-            waiter.instance = instance
-            waiter.woken.set()
-        for _ in range(shelf.unserved - shelf.creating - shelf.overheard):
+            shelf.hand(waiter, instance)
+        for _ in range(shelf.unserved - len(shelf.launches) - shelf.overheard):
             if self._containers() >= self._budget.containers:
                 self._note_change(shelf)  # the plan takes the room from somebody
                 return
@@ -336,38 +309,20 @@ class Pool:
         in_use = sum(shelf.containers for shelf in self._shelves.values())
         return in_use + self._launcher.removing
 
-    def _take(self, shelf: Shelf) -> Instance | None:
-        instance = self._unpark(shelf)
-        if instance is not None:
-            shelf.busy += 1
-        return instance
-
     def _unpark(self, shelf: Shelf) -> Instance | None:
         instance = shelf.take()
         if instance is not None:
-            self._ignore(instance)
+            self._keeper.ignore(instance)
         return instance
-
-    def _ignore(self, instance: Instance) -> None:
-        """Hear an instance no more: it is somebody's, or is let go."""
-        descriptor = instance.container.fileno()
-        if descriptor in self._parked:
-            del self._parked[descriptor]
-            self._poller.unregister(descriptor)
 
     def _place(self, shelf: Shelf, instance: Instance) -> None:
         """Give an instance to who waits for one, else keep it."""
         waiter = shelf.next_unserved()
         if waiter is not None:
-            shelf.busy += 1
-            waiter.instance = instance
-            waiter.woken.set()
+            shelf.hand(waiter, instance)
             return
         shelf.put(instance)
-        descriptor = instance.container.fileno()
-        self._parked[descriptor] = (shelf, instance)
-        self._poller.register(descriptor, select.EPOLLIN)
-        self._start_keeper()
+        self._keeper.listen(instance)
 
     def _removed(self) -> None:
         """A container is gone from the engine, and leaves room; without the lock."""
@@ -376,25 +331,23 @@ class Pool:
                 self._dispatch()
 
     def _start(self, shelf: Shelf) -> None:
-        shelf.creating += 1
-        launch = _Launch(time.monotonic())
-        shelf.started_at = launch.since
-        self._launches.append(launch)
-        self._launcher.submit(lambda: self._launch(shelf, launch))
+        now = time.monotonic()
+        shelf.started_at = now
+        shelf.launches.append(now)
+        self._launcher.submit(lambda: self._launch(shelf, now))
 
-    def _launch(self, shelf: Shelf, launch: _Launch) -> None:
+    def _launch(self, shelf: Shelf, since: float) -> None:
         """Make an instance for the shelf; in a thread of the launcher's, without the lock."""
         try:
             instance = self._launcher.launch(shelf.deployment)
         except Exception as error:  # the edge of a thread; who waits for it raises it
             log.debug("could not launch %s", shelf.deployment.function.name, exc_info=True)
             with self._lock:
-                self._launches.remove(launch)
+                shelf.launches.remove(since)
                 self._launch_failed(shelf, error)
             return
         with self._lock:
-            self._launches.remove(launch)
-            shelf.creating -= 1
+            shelf.launches.remove(since)
             wanted = shelf.next_unserved() is not None
             kept = wanted or (self._ahead and not shelf.retired and instance.usable)
             if kept:
@@ -407,7 +360,6 @@ class Pool:
             self._launcher.discard(instance)
 
     def _launch_failed(self, shelf: Shelf, error: Exception) -> None:
-        shelf.creating -= 1
         shelf.failed(str(error), time.monotonic())
         waiter = shelf.next_unserved()
         if waiter is not None:
@@ -419,46 +371,27 @@ class Pool:
     def _note_change(self, shelf: Shelf) -> None:
         if self._ahead and not self._closed:
             self._changed.add(shelf.key)
-            self._start_keeper()
-            self._wake()
+            self._keeper.wake()
 
-    def _start_keeper(self) -> None:
-        if self._keeper is None and not self._closed:
-            self._keeper = threading.Thread(target=self._run_keeper, name="keeper", daemon=True)
-            self._keeper.start()
+    # In the keeper's thread; without the lock.
 
-    def _wake(self) -> None:
-        os.eventfd_write(self._wakeup, 1)
-
-    # The keeper's thread; without the lock.
-
-    def _run_keeper(self) -> None:
-        planned_at = 0.0
-        while not self._closed:
-            timeout = max(0.0, planned_at + _TICK - time.monotonic())
-            for descriptor, _ in self._poller.poll(timeout):
-                if descriptor == self._wakeup:
-                    os.eventfd_read(descriptor)
-                else:
-                    self._overhear(descriptor)
-            try:
-                with self._lock:
-                    self._expire_boots()
-                    everything = time.monotonic() >= planned_at + _TICK
-                    if everything:
-                        planned_at = time.monotonic()
-                    if self._ahead and not self._closed and (everything or self._changed):
-                        self._carry_out(everything=everything)
-            except Exception:  # the edge of a thread: warm containers are a convenience
-                log.exception("could not plan the pool")
+    def _tick(self, *, everything: bool) -> None:
+        """Plan, for all functions or for those that changed."""
+        try:
+            with self._lock:
+                self._expire_boots()
+                if self._ahead and not self._closed and (everything or self._changed):
+                    self._carry_out(everything=everything)
+        except Exception:  # warm containers are a convenience
+            log.exception("could not plan the pool")
 
     def _overhear(self, descriptor: int) -> None:
         """Take what an instance says that nobody uses."""
         with self._lock:
-            if descriptor not in self._parked:
+            instance = self._keeper.heard(descriptor)
+            if instance is None:
                 return  # it was taken a moment ago
-            shelf, instance = self._parked[descriptor]
-            self._ignore(instance)
+            shelf = self._shelves[instance.deployment.key]
             shelf.drop(instance)
             shelf.overheard += 1
         was_ready = instance.ready
@@ -483,7 +416,7 @@ class Pool:
     def _lose(self, shelf: Shelf, instance: Instance, *, was_ready: bool) -> None:
         """An instance has died, or spoken out of turn, before it was asked."""
         self._changed.add(shelf.key)
-        reason = _why_lost(instance)
+        reason = instance.why_lost
         if instance.deployment.function.interface == "stdio" and instance.flood is None:
             shelf.cold_only = reason
         elif not was_ready:
@@ -495,8 +428,8 @@ class Pool:
         for shelf in list(self._shelves.values()):
             while shelf.booting and shelf.booting[0].boot_deadline <= now:
                 instance = shelf.booting.popleft()
-                self._ignore(instance)
-                shelf.failed("it was not ready within limits.boot", now)
+                self._keeper.ignore(instance)
+                shelf.failed(instance.why_lost, now)
                 self._launcher.discard(instance)
 
     def _carry_out(self, *, everything: bool) -> None:
@@ -510,7 +443,7 @@ class Pool:
         self._changed.clear()
         now = time.monotonic()
         # An engine may leave one start unanswered for long: others are not to wait for it.
-        stalled = sum(now - launch.since > _STALLED for launch in self._launches)
+        stalled = sum(now - since > _STALLED for shelf in shelves for since in shelf.launches)
         budget = replace(self._budget, starts=self._budget.starts + stalled)
         state = State(functions=list(demands.values()), budget=budget, elsewhere=elsewhere)
         for action in plan(state, now):
@@ -522,20 +455,3 @@ class Pool:
                 instance = self._unpark(shelf)
                 if instance is not None:
                     self._launcher.discard(instance)
-
-
-def _why_lost(instance: Instance) -> str:
-    """Why an instance cannot be asked any more, or never could."""
-    report = instance.collector.report
-    if instance.flood is not None:
-        return f"it wrote more than its cap on {instance.flood.limit} before it was asked"
-    if instance.collector.init_error is not None:
-        return instance.collector.init_error.message
-    if report is None or not report.ended:
-        return (
-            "it answered before it was asked"
-            if not instance.ended
-            else "it ended before it was asked"
-        )
-    how = f"signal {report.signal}" if report.signal else f"exit code {report.exit_code}"
-    return f"it ended before it was asked ({how})"

@@ -47,8 +47,9 @@ class Waiter:
 class Shelf:
     """The instances of one deployment. `key` is the deployment's.
 
-    `creating` counts those that the engine makes, `overheard` those that a thread looks at just
-    now. A `retired` shelf gets no more of them: another version has taken its place.
+    `launches` are those that the engine makes, by the time of `time.monotonic` when that began;
+    `overheard` counts those that a thread looks at just now. A `retired` shelf gets no more of
+    them: another version has taken its place.
     """
 
     key: str
@@ -57,7 +58,7 @@ class Shelf:
     ready: deque[Instance] = field(default_factory=deque)
     booting: deque[Instance] = field(default_factory=deque)
     waiters: deque[Waiter] = field(default_factory=deque)
-    creating: int = 0
+    launches: list[float] = field(default_factory=list)
     overheard: int = 0
     busy: int = 0
     boot_seconds: float | None = None
@@ -70,9 +71,14 @@ class Shelf:
     retired: bool = False
 
     @property
+    def coming(self) -> int:
+        """Those that are not ready yet."""
+        return len(self.booting) + len(self.launches) + self.overheard
+
+    @property
     def containers(self) -> int:
         """All it has, whatever they do."""
-        return len(self.ready) + len(self.booting) + self.creating + self.overheard + self.busy
+        return len(self.ready) + self.coming + self.busy
 
     @property
     def unserved(self) -> int:
@@ -103,6 +109,13 @@ class Shelf:
             if instance in kept:
                 kept.remove(instance)
 
+    def hand(self, waiter: Waiter, instance: Instance) -> None:
+        """Give an instance, which nobody uses, to who waits for one."""
+        self.busy += 1
+        instance.granted_at = waiter.granted_at
+        waiter.instance = instance
+        waiter.woken.set()
+
     def next_unserved(self) -> Waiter | None:
         """The invocation that gets the next instance."""
         return next((item for item in self.waiters if item.granted and not item.served), None)
@@ -132,7 +145,7 @@ class Shelf:
             max_warm=0 if self.retired else max(max_warm, policy.warm),
             boot_seconds=self.boot_seconds,
             ready=len(self.ready) + returning,
-            booting=len(self.booting) + self.creating + self.overheard,
+            booting=self.coming,
             busy=self.busy - returning,
             waiting=self.unserved,
             boot_failures=self.boot_failures,

@@ -206,6 +206,26 @@ def test_with_reuse_anything_out_of_the_ordinary_retires_the_container(
     assert sandbox.invoke("odd").output == 1
 
 
+def test_with_reuse_a_cancellation_that_comes_too_late_hurts_nobody_else(
+    open_sandbox: Callable[..., Sandbox], write: Write
+) -> None:
+    """What it kills is the container, which must not be somebody else's by then."""
+    write(
+        "late/index.py",
+        "import time\ndef handler(ctx):\n    ctx.log.info('soon')\n"
+        "    time.sleep(ctx.input.get('seconds', 0))\n    return 1\n",
+    )
+    write("late/function.yaml", "reuse: 100\n")
+    sandbox = open_sandbox(ceilings={"reuse": 100})
+    for _ in range(5):
+        cancellation = Cancellation()
+        cancelled = sandbox.invoke(
+            "late", on_log=lambda _, it=cancellation: it.cancel(), cancellation=cancellation
+        )
+        assert cancelled.success or cancelled.error.code == "CANCELLED"
+        assert sandbox.invoke("late", {"seconds": 0.3}).output == 1
+
+
 def test_a_manifest_alone_gets_no_reuse(open_sandbox: Callable[..., Sandbox], write: Write) -> None:
     write("traces/index.py", TRACES)
     write("traces/function.yaml", "reuse: 100\n")

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final
 from sandbox.errors import InvalidManifestError, InvalidSettingsError
 from sandbox.hashes import FileHashes
 from sandbox.leases import Leases, long_ago
+from sandbox.locks import claimed, locked
 from sandbox.tree import FIXED_TIME, Caps, ChangedError, Refused, Tree
 from sandbox.units import MIB
 
@@ -157,7 +158,7 @@ class BundleStore:
         others wait. What `build` raises is passed on, and nothing is kept. `build` may not
         produce anything itself. For `adopt`, see there.
         """
-        with self._locked(_checked(key)):
+        with locked(self._locks / _checked(key)[:2]):
             bundle = self.cached(key)
             if bundle is not None:
                 return bundle
@@ -322,21 +323,9 @@ class BundleStore:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime < _STALE_SECONDS:
                     continue
-                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
-                finally:
-                    os.close(descriptor)
-
-    @contextlib.contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        descriptor = os.open(self._locks / key[:2], os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+                with claimed(path) as dead:
+                    if dead:
+                        shutil.rmtree(path, ignore_errors=True)
 
 
 def _digest_of(tree: Tree, *, into: Path | None = None, hashes: FileHashes | None = None) -> str:

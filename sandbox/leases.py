@@ -18,13 +18,13 @@ import uuid
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from sandbox.locks import claimed, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Leases:
     @contextlib.contextmanager
     def taking(self) -> Iterator[None]:
         """While this lasts, nothing is removed: look for a bundle, and take it, within."""
-        with _flock(self._gate, fcntl.LOCK_SH):
+        with locked(self._gate, shared=True):
             yield
 
     def take(self, digest: str) -> None:
@@ -79,7 +79,7 @@ class Leases:
     @contextlib.contextmanager
     def removing(self) -> Iterator[None]:
         """While this lasts, no process can take a bundle; what is in use stays so."""
-        with _flock(self._gate, fcntl.LOCK_EX):
+        with locked(self._gate):
             yield
 
     def uses(self) -> Mapping[str, Use]:
@@ -110,7 +110,7 @@ class Leases:
         if self._claimed:
             return
         self._own.mkdir(mode=0o700)
-        descriptor = os.open(self._own, _DIRECTORY)
+        descriptor = os.open(self._own, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         weakref.finalize(self, _give_up, self._own, descriptor)
         self._claimed = True
@@ -119,34 +119,17 @@ class Leases:
         """What living processes hold; what dead ones held is cleared."""
         held: set[str] = set()
         for claim in self._claims.iterdir():
-            try:
-                descriptor = os.open(claim, _DIRECTORY)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                held |= {entry.name for entry in claim.iterdir()}
-            else:
-                shutil.rmtree(claim, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError), claimed(claim) as dead:
+                if dead:
+                    shutil.rmtree(claim, ignore_errors=True)
+                else:
+                    held |= {entry.name for entry in claim.iterdir()}
         return held
 
 
 def _give_up(claim: Path, descriptor: int) -> None:
     shutil.rmtree(claim, ignore_errors=True)
     os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _flock(path: Path, how: int) -> Iterator[None]:
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, how)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def long_ago(seconds: float) -> float:

@@ -16,6 +16,8 @@ import shutil
 import uuid
 from typing import TYPE_CHECKING, Final
 
+from sandbox.locks import claimed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -87,16 +89,10 @@ def reap(engine: Engine, store: Path) -> int:
 def _is_alive(store: Path, owner: str) -> bool:
     """Whether some process holds the owner's lock."""
     try:
-        descriptor = os.open(store / "owners" / os.path.basename(owner), os.O_RDWR)  # noqa: PTH119
-    except (FileNotFoundError, IsADirectoryError):
+        with claimed(store / "owners" / os.path.basename(owner)) as dead:  # noqa: PTH119
+            return not dead
+    except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _store_id(store: Path) -> str:

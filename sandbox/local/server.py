@@ -8,7 +8,6 @@ a client may take are bounded, and a client that goes away has its invocation ca
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -30,6 +29,7 @@ from sandbox.local.messages import (
     failure_from,
 )
 from sandbox.local.sockets import inside, peer_is_us, private_directory
+from sandbox.locks import try_lock
 from sandbox.models import FileUpload
 
 if TYPE_CHECKING:
@@ -279,11 +279,9 @@ def _locked(directory: int, name: str) -> Iterator[None]:
     flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         descriptor = os.open(name, flags, 0o600, dir_fd=directory)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(descriptor):
             os.close(descriptor)
-            raise AddressInUseError from None
+            raise AddressInUseError
         if _is_still(directory, name, descriptor):
             break
         os.close(descriptor)

@@ -22,6 +22,7 @@ from sandbox.fields import (  # noqa: TC001 - pydantic reads them
 from sandbox.gateway.destinations import Callback, covered
 from sandbox.gateway.destinations import Destination as Place
 from sandbox.manifest_problems import validated
+from sandbox.places import ENV_OF_OPTIONS, ENV_PREFIX, SETTINGS_FILE, cache_directory
 from sandbox.problems import Problem, has_errors
 from sandbox.runtimes import Runtime
 from sandbox.server_settings import ServerSettings
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-SETTINGS_FILE: Final = "sandbox.yaml"
-ENV_PREFIX: Final = "SANDBOX_"
 # `SANDBOX_ENGINE__HOST` sets `engine.host`: a single underscore is part of a name.
 ENV_SEPARATOR: Final = "__"
 # Settings that are paths: relative ones start at the directory of the file.
@@ -43,8 +42,6 @@ _PATHS: Final = (
     ("images", "ca_bundle"),
     ("server", "tokens", "key_file"),
 )
-# Read by the command line itself; no settings.
-ENV_OF_OPTIONS: Final = frozenset({"SANDBOX_FUNCTIONS", "SANDBOX_SETTINGS", "SANDBOX_DEBUG"})
 
 
 class _Settings(BaseModel):
@@ -404,6 +401,5 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_store(environment: Mapping[str, str]) -> Path:
-    """The user's cache directory, as the XDG base directory specification gives it."""
-    base = environment.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "alyx-sandbox"
+    """Where bundles and builds are kept, if the settings do not say."""
+    return cache_directory(environment)

@@ -20,13 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sandbox import __version__
+from sandbox.places import ENV_OF_OPTIONS, ENV_PREFIX, SETTINGS_FILE, cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_PREFIX: Final = "SANDBOX_"
-# Not settings: options of the command line, which are read before a socket is looked for.
-OPTIONS: Final = frozenset({"SANDBOX_FUNCTIONS", "SANDBOX_SETTINGS", "SANDBOX_DEBUG"})
 # Settings that are paths start at the working directory where they come from the environment.
 _PATHS: Final = frozenset({"SANDBOX_STORE", "SANDBOX_SECRETS_FILE"})
 # What else decides: which engine is used, and where the store is.
@@ -54,7 +52,7 @@ def find_address(
     settings_file: Path | None,
     environment: Mapping[str, str],
     *,
-    default_settings: Path = Path("sandbox.yaml"),
+    default_settings: Path = Path(SETTINGS_FILE),
 ) -> Address:
     """The address of the process that serves `functions` with these settings, if there is one."""
     settings = settings_file or default_settings
@@ -73,8 +71,7 @@ def _directory(environment: Mapping[str, str]) -> Path:
     runtime = environment.get("XDG_RUNTIME_DIR")
     if runtime and os.access(runtime, os.W_OK):
         return Path(runtime) / "alyx-sandbox"
-    cache = environment.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "alyx-sandbox" / "sockets"
+    return cache_directory(environment) / "sockets"
 
 
 def _file(path: Path) -> Iterator[str]:
@@ -89,6 +86,6 @@ def _file(path: Path) -> Iterator[str]:
 
 def _variables(environment: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environment):
-        if name in _OTHERS or (name.startswith(_PREFIX) and name not in OPTIONS):
+        if name in _OTHERS or (name.startswith(ENV_PREFIX) and name not in ENV_OF_OPTIONS):
             text = environment[name]
             yield f"{name}={os.path.realpath(text) if name in _PATHS else text}"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.local.address import OPTIONS, find_address
-from sandbox.settings import ENV_OF_OPTIONS
+from sandbox.local.address import find_address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,10 +60,6 @@ def test_a_relative_path_in_a_variable_starts_at_the_working_directory(
     assert here == name(project, SANDBOX_STORE=str(project / "store"))
     monkeypatch.chdir(project / "functions")
     assert name(project, SANDBOX_STORE="store") != here
-
-
-def test_the_command_line_s_own_variables_are_those_that_the_settings_know() -> None:
-    assert OPTIONS == ENV_OF_OPTIONS
 
 
 def test_names_that_are_no_utf_8_have_an_address(project: Path) -> None:

@@ -39,6 +39,9 @@ SMALLEST_MEMORY: Final = 16 * MIB
 # with 32 it hangs there, so that the engine can't even remove the container.
 SMALLEST_PIDS_UNDER_GVISOR: Final = 128
 
+# `/dev/shm` is as large as `/tmp`, up to this: what an engine gives by default.
+LARGEST_SHM: Final = 64 * MIB
+
 # Each is a socket that the gateway holds open for as long as the container lives.
 MOST_DESTINATIONS: Final = 64
 
@@ -89,6 +92,11 @@ class Policy:
     runtime_class: str = "auto"
     network: NetworkPolicy = field(default_factory=NetworkPolicy)
     notes: tuple[Note, ...] = ()
+
+    @property
+    def shm(self) -> int:
+        """Size of `/dev/shm`."""
+        return min(self.tmp, LARGEST_SHM)
 
 
 def effective_policy(function: Function, settings: Settings) -> Policy:
@@ -246,6 +254,7 @@ def function_spec(  # noqa: PLR0913
         cpu=policy.cpu,
         pids=max(policy.pids, fewest_pids),
         tmp=policy.tmp,
+        shm=policy.shm,
         open_files=policy.open_files,
         file_size=policy.file_size,
         seccomp=profile(),
@@ -288,6 +297,7 @@ def build_spec(  # noqa: PLR0913
         pids=build.pids,
         tmp=min(build.tmp, build.memory),
         tmp_exec=True,
+        shm=LARGEST_SHM,
         open_files=max(settings.limits.open_files, 4096),
         file_size=settings.limits.file_size,
         seccomp=profile(),

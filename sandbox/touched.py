@@ -14,16 +14,13 @@ from sandbox.errors import Code
 from sandbox.models import LimitHit
 from sandbox.protocol.report import Report
 from sandbox.symptoms import Symptom, symptoms
-from sandbox.units import MIB, format_size
+from sandbox.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sandbox.models import FunctionError, LogEntry, NetworkStats
     from sandbox.policy import Policy
-
-# The engine gives `/dev/shm` the size of `/tmp`, up to this.
-LARGEST_SHM: Final = 64 * MIB
 
 # These codes name the limit that ended the function; of a crash, a limit is the likely cause.
 _CODES_OF_LIMITS: Final = (
@@ -95,8 +92,7 @@ def _touched(
     if report.tmp_full:
         hits["space"] = LimitHit(setting="tmp", limit=policy.tmp, observed=report.tmp_bytes)
     if report.shm_full:
-        size = min(policy.tmp, LARGEST_SHM)
-        hits["shm"] = LimitHit(setting="tmp", limit=size, observed=size)
+        hits["shm"] = LimitHit(setting="tmp", limit=policy.shm, observed=policy.shm)
     if "space" in told and not (report.tmp_full or report.shm_full):
         hits["space"] = LimitHit(setting="tmp", limit=policy.tmp)
     largest = report.largest_file or 0

@@ -9,12 +9,11 @@ import pytest
 
 from sandbox.errors import Code
 from sandbox.manifest import Manifest
-from sandbox.policy import SMALLEST_PIDS_UNDER_GVISOR
+from sandbox.policy import LARGEST_SHM, SMALLEST_PIDS_UNDER_GVISOR
 from sandbox.protocol.json_values import MAX_CONTAINERS, MAX_DEPTH
 from sandbox.protocol.logs import MIN_ENTRY
 from sandbox.redaction import SHORTEST
 from sandbox.settings import Settings
-from sandbox.touched import LARGEST_SHM
 from tests.docker.test_causes import CASES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "causes.md").read_text()

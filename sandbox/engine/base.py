@@ -52,6 +52,7 @@ class ContainerSpec:
     pids: int
     tmp: int
     tmp_exec: bool = False
+    shm: int
     open_files: int
     file_size: int
     seccomp: str

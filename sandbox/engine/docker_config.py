@@ -59,7 +59,7 @@ def create_config(spec: ContainerSpec) -> dict[str, Any]:
                 for mount in spec.mounts
             ],
             "Tmpfs": {TMP_DIR: ",".join([*tmp_options, "exec" if spec.tmp_exec else "noexec"])},
-            "ShmSize": min(spec.tmp, 64 * 1024 * 1024),
+            "ShmSize": spec.shm,
             "Memory": spec.memory,
             # Memory and swap together: equal means no swap.
             "MemorySwap": spec.memory,

@@ -5,6 +5,8 @@ codes below. Only the *platform's* failure is an exception, one of:
 
     SandboxError
     ├── InvalidRequestError        INVALID_REQUEST         the caller's input cannot be used
+    ├── UnauthenticatedError       UNAUTHENTICATED         the caller has not proved who it is
+    ├── ForbiddenError             FORBIDDEN               the caller may not do that
     ├── FunctionNotFoundError      FUNCTION_NOT_FOUND      no function of that name
     ├── InvalidManifestError       INVALID_MANIFEST        the function's manifest has problems
     ├── InvalidSettingsError       INVALID_SETTINGS        the operator's settings have problems
@@ -12,6 +14,7 @@ codes below. Only the *platform's* failure is an exception, one of:
     ├── OverloadedError            OVERLOADED              no capacity within the deadline
     ├── RuntimeNotAvailableError   RUNTIME_NOT_AVAILABLE   the runtime's image is missing or stale
     ├── EngineUnavailableError     ENGINE_UNAVAILABLE      the container engine cannot be reached
+    ├── DatabaseUnavailableError   DATABASE_UNAVAILABLE    the server's database cannot be used
     └── InternalError              INTERNAL                a defect of ours
 
 Each carries `code`, `exit_code` (of the command line) and `http_status`, all read from `CODES`.
@@ -40,6 +43,8 @@ class Code(enum.StrEnum):
     BUILD_FAILED = "BUILD_FAILED"
     CANCELLED = "CANCELLED"
     INVALID_REQUEST = "INVALID_REQUEST"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
     FUNCTION_NOT_FOUND = "FUNCTION_NOT_FOUND"
     INVALID_MANIFEST = "INVALID_MANIFEST"
     INVALID_SETTINGS = "INVALID_SETTINGS"
@@ -47,6 +52,7 @@ class Code(enum.StrEnum):
     OVERLOADED = "OVERLOADED"
     RUNTIME_NOT_AVAILABLE = "RUNTIME_NOT_AVAILABLE"
     ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
+    DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
     INTERNAL = "INTERNAL"
 
 
@@ -93,6 +99,10 @@ CODES: Final[Mapping[Code, CodeInfo]] = {
     Code.BUILD_FAILED: CodeInfo("its build or dependency step failed; `details.log`", 502, _FAILED),
     Code.CANCELLED: CodeInfo("the caller went away", 499, _FAILED),
     Code.INVALID_REQUEST: CodeInfo("input is not an object, too large, or not JSON", 400, _USAGE),
+    Code.UNAUTHENTICATED: CodeInfo(
+        "the server asks for an API key or a token, and there is none that it takes", 401, _USAGE
+    ),
+    Code.FORBIDDEN: CodeInfo("the caller may not do that", 403, _USAGE),
     Code.FUNCTION_NOT_FOUND: CodeInfo("no such function (near names are given)", 404, _USAGE),
     Code.INVALID_MANIFEST: CodeInfo("the manifest has problems, with file and line", 422, _USAGE),
     Code.INVALID_SETTINGS: CodeInfo("the settings have problems, with file and line", 422, _USAGE),
@@ -102,6 +112,7 @@ CODES: Final[Mapping[Code, CodeInfo]] = {
         "the runtime's image is missing; the message says which command builds it", 503, _PLATFORM
     ),
     Code.ENGINE_UNAVAILABLE: CodeInfo("the container engine cannot be reached", 503, _PLATFORM),
+    Code.DATABASE_UNAVAILABLE: CodeInfo("the server's database cannot be used", 503, _PLATFORM),
     Code.INTERNAL: CodeInfo("a defect of ours; logged with its trace", 500, _PLATFORM),
 }
 
@@ -139,6 +150,18 @@ class InvalidRequestError(SandboxError):
     code = Code.INVALID_REQUEST
 
 
+class UnauthenticatedError(SandboxError):
+    """The caller has not proved who it is. Never says what was wrong with what it showed."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class ForbiddenError(SandboxError):
+    """The caller is known, and may not do that."""
+
+    code = Code.FORBIDDEN
+
+
 class FunctionNotFoundError(SandboxError):
     """No function of that name; `details.near` lists names that are close."""
 
@@ -168,8 +191,16 @@ class OverloadedError(SandboxError):
 
     code = Code.OVERLOADED
 
-    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint, details={"retry_after": retry_after})
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float,
+        hint: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        more = {"retry_after": retry_after}
+        super().__init__(message, hint=hint, details={**(details or {}), **more})
         self.retry_after = retry_after
 
 
@@ -183,6 +214,12 @@ class EngineUnavailableError(SandboxError):
     """The container engine cannot be reached, or failed in a way that is not the function's."""
 
     code = Code.ENGINE_UNAVAILABLE
+
+
+class DatabaseUnavailableError(SandboxError):
+    """The database in which the server keeps executions cannot be reached, or is full."""
+
+    code = Code.DATABASE_UNAVAILABLE
 
 
 class InternalError(SandboxError):

@@ -33,6 +33,8 @@ def test_statuses_and_exit_codes_are_the_contract_s() -> None:
         "BUILD_FAILED": (502, 1),
         "CANCELLED": (499, 1),
         "INVALID_REQUEST": (400, 2),
+        "UNAUTHENTICATED": (401, 2),
+        "FORBIDDEN": (403, 2),
         "FUNCTION_NOT_FOUND": (404, 2),
         "INVALID_MANIFEST": (422, 2),
         "INVALID_SETTINGS": (422, 2),
@@ -40,6 +42,7 @@ def test_statuses_and_exit_codes_are_the_contract_s() -> None:
         "OVERLOADED": (429, 3),
         "RUNTIME_NOT_AVAILABLE": (503, 3),
         "ENGINE_UNAVAILABLE": (503, 3),
+        "DATABASE_UNAVAILABLE": (503, 3),
         "INTERNAL": (500, 3),
     }
 

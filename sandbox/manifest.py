@@ -169,6 +169,7 @@ class Manifest(_Part):
     runtime_class: Literal["runc", "crun", "gvisor"] | None = None
     warm: Annotated[Count, Field(ge=0, le=1000)] | None = None
     reuse: Annotated[Count, Field(ge=1, le=1_000_000)] = 1
+    retries: Annotated[Count, Field(ge=0, le=10)] = 0
     routes: tuple[Route, ...] = ()
     hooks: tuple[Hook, ...] = ()
     schedules: tuple[Schedule, ...] = ()

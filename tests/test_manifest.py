@@ -57,6 +57,7 @@ network: [Example.org:443, "*.example.org:8443", "[::1]:80", 10.0.0.1:5432]
 runtime_class: gvisor
 warm: 2
 reuse: 10
+retries: 3
 routes:
   - path: /hello/{name}
     methods: [get, POST]
@@ -123,6 +124,7 @@ def test_an_empty_manifest_leaves_everything_to_detection() -> None:
     assert good("") == Manifest() == good("{}")
     assert good("").memory is None
     assert good("").reuse == 1
+    assert good("").retries == 0
 
 
 def test_a_field_without_a_value_is_left_out() -> None:
@@ -171,6 +173,8 @@ def test_a_misspelled_field_is_told_like_a_compiler_does() -> None:
         ("warm: 1.5", "warm: expected a whole number"),
         ("warm: true", "warm: expected a whole number"),
         ("reuse: 0", "reuse: expected a number of at least 1"),
+        ("retries: 11", "retries: expected a number of at most 10"),
+        ("retries: -1", "retries: expected a number of at least 0"),
         ("sample_input: [.nan]", "sample_input: nan has no place in JSON"),
         ("dependencies: [--index-url=x]", "a dependency does not begin with a dash"),
         ('dependencies: ["a\\nb"]', "a dependency is one line"),

@@ -1,0 +1,187 @@
+"""The database of the server: which one, how it is opened, and its tables' version.
+
+SQLite in a file of the store, or PostgreSQL by its URL. Writes run in transactions that have
+SQLite's one lock from their beginning, so that none fails halfway because of another; reads go
+through `reading`, hold no lock and see what is committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from sandbox.errors import DatabaseUnavailableError, InvalidSettingsError
+from sandbox.settings import default_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandbox.settings import Settings
+
+# What the tables look like. A change of any table, whoever's it is, is a new version.
+SCHEMA_VERSION: Final = 1
+_DIALECTS: Final = ("sqlite", "postgresql")
+_BUSY_SECONDS: Final = 10
+# Any number, the same in every server: who makes tables waits for the others that do.
+_MAKING_TABLES: Final = 0x616C7978
+
+_version = sa.Table(
+    "schema_version", sa.MetaData(), sa.Column("version", sa.Integer, primary_key=True)
+)
+
+
+def database_url(settings: Settings) -> str:
+    """The URL of the database that the settings name; else of a SQLite file in the store."""
+    if settings.server.executions.database is not None:
+        return settings.server.executions.database
+    store = (settings.store or default_store(os.environ)).absolute()
+    return sa.URL.create("sqlite", database=str(store / "executions.db")).render_as_string()
+
+
+def open_database(url: str) -> sa.Engine:
+    """The database at `url`, with tables of a version that this program knows.
+
+    Safe to use from many threads; `dispose` closes it. A SQLite file is made if it is not there,
+    readable by its owner alone.
+
+    Raises:
+        InvalidSettingsError: the URL is none, its driver is missing, or the tables are of a
+            newer version.
+        DatabaseUnavailableError: it cannot be reached, or cannot be used.
+    """
+    engine = _engine(url)
+    try:
+        with using(engine):
+            _check_version(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def create_tables(engine: sa.Engine, metadata: sa.MetaData) -> None:
+    """Make the tables of `metadata` and their indexes that are not there yet.
+
+    Raises:
+        DatabaseUnavailableError: the database cannot be used.
+    """
+    with using(engine), engine.begin() as connection:
+        _lock_tables(connection)
+        metadata.create_all(connection)
+
+
+@contextlib.contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection for reading; each statement sees what is committed when it begins."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def using(engine: sa.Engine) -> Iterator[None]:
+    """Turn what the driver raises within into `DatabaseUnavailableError`, without passwords."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError, OSError) as error:
+        raise unavailable(engine, error) from error
+
+
+def unavailable(engine: sa.Engine, error: Exception) -> DatabaseUnavailableError:
+    """What to raise for an error of the driver."""
+    reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
+    return DatabaseUnavailableError(
+        f"the database {shown_url(engine)} cannot be used: {reason}",
+        hint="`server.executions.database` in the settings says which it is",
+    )
+
+
+def shown_url(engine: sa.Engine) -> str:
+    """The database's URL without its password."""
+    return engine.url.render_as_string(hide_password=True)
+
+
+def _engine(text: str) -> sa.Engine:
+    try:
+        url = sa.make_url(text)
+        kind = url.get_backend_name()
+        if kind not in _DIALECTS:
+            raise ArgumentError(f"{kind} is not supported")
+        if kind == "sqlite":
+            return _sqlite(url)
+        # A server that has gone is noticed in seconds, and connections that it dropped are
+        # opened anew.
+        return sa.create_engine(
+            url, pool_pre_ping=True, pool_timeout=10, connect_args={"connect_timeout": 5}
+        )
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise InvalidSettingsError(
+            f"server.executions.database cannot be used: {error}",
+            hint="it is sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME",
+        ) from None
+    except ModuleNotFoundError as error:
+        raise InvalidSettingsError(
+            f"server.executions.database needs the package {error.name}",
+            hint="pip install 'alyx-sandbox[postgresql]'",
+        ) from None
+
+
+def _sqlite(url: sa.URL) -> sa.Engine:
+    if not url.database:
+        raise ArgumentError("sqlite needs a file")
+    path = Path(url.database)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Made here for its mode, which SQLite gives the files beside it too.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise DatabaseUnavailableError(
+            f"the database {path} cannot be used: {error.strerror}"
+        ) from error
+    engine = sa.create_engine(
+        url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions begin where `_begin` says
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",  # what was committed is there after a loss of power
+            "foreign_keys = ON",
+            "secure_delete = ON",  # inputs that were deleted are gone from the file
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _check_version(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        _lock_tables(connection)
+        _version.create(connection, checkfirst=True)
+        version = connection.scalar(sa.select(sa.func.max(_version.c.version)))
+        if version is None:
+            connection.execute(_version.insert().values(version=SCHEMA_VERSION))
+        elif version > SCHEMA_VERSION:
+            raise InvalidSettingsError(
+                f"the database {shown_url(engine)} has tables of version {version}, and this "
+                f"program knows those up to version {SCHEMA_VERSION}",
+                hint="use the newer program that wrote it, or another database",
+            )
+
+
+def _lock_tables(connection: sa.Connection) -> None:
+    """Let no other server make tables until the transaction ends. SQLite's lock is held already."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))

@@ -1,0 +1,157 @@
+"""Who calls: an API key or a JSON Web Token becomes a `Caller`.
+
+Both come as `Authorization: Bearer …`, a key also as `X-API-Key`. Whoever cannot be let in is
+told so and not why; why is logged. Of one address, only so many failures in a minute are looked
+into: what comes then is answered with 429, and no longer logged. What proves itself is let in all
+the same, since others may be behind that address, and no number of guesses finds a random secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from sandbox.errors import ForbiddenError, OverloadedError, UnauthenticatedError
+from sandbox.server.callers import ALL_SCOPES, Caller
+from sandbox.server_settings import LOOPBACK
+
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
+
+    from sandbox.server_settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+# The header `WWW-Authenticate` of a 401 (RFC 6750, section 3).
+CHALLENGE: Final = 'Bearer realm="alyx-sandbox"'
+ANONYMOUS: Final = Caller(id="anonymous", scopes=ALL_SCOPES)
+# A credential longer than this is not looked at, in characters.
+LONGEST: Final = 8192
+# Failures of one address that are looked into, in a minute.
+FAILURES: Final = RateLimitItemPerMinute(30)
+
+_BEARER: Final = re.compile(r"bearer +([!-~]+)", re.IGNORECASE | re.ASCII)
+
+
+class RefusedError(Exception):
+    """A credential that is not taken. The text says why, without any of it: for the log only."""
+
+
+class Verifier(Protocol):
+    """One way to prove who one is."""
+
+    def claims(self, credential: str) -> bool:
+        """Whether the credential is of this kind, by its form alone."""
+
+    async def verify(self, credential: str) -> Caller:
+        """Whose it is. Raises RefusedError."""
+
+
+class Authenticator:
+    """Finds out who calls. `verifiers` are asked in their order; the first of the kind decides."""
+
+    def __init__(self, settings: ServerSettings, *, verifiers: tuple[Verifier, ...] = ()) -> None:
+        self._settings = settings
+        self._verifiers = verifiers
+        self._failures = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    async def authenticate(self, headers: Headers, *, client: str = "") -> Caller:
+        """The caller that the request's headers prove. `client` is the address it came from.
+
+        Raises:
+            UnauthenticatedError: they prove nothing; answered with `CHALLENGE`.
+            OverloadedError: the same, and that address has failed too often.
+            ForbiddenError: nobody needs to prove anything here, but a web page asks.
+        """
+        if self._settings.authentication == "none":
+            self._refuse_web_pages(headers)
+            return ANONYMOUS
+        try:
+            credential = _credential(headers)
+            for verifier in self._verifiers:
+                if verifier.claims(credential):
+                    return await verifier.verify(credential)
+            raise RefusedError("it is no API key and no token of a kind that is accepted")
+        except RefusedError as refused:
+            raise self._failed(client, str(refused)) from None
+
+    def _failed(self, client: str, reason: str) -> UnauthenticatedError | OverloadedError:
+        address = _network(client)
+        if not self._failures.hit(FAILURES, address):
+            reset, _ = self._failures.get_window_stats(FAILURES, address)
+            return OverloadedError(
+                "too many requests from here without a credential that is taken",
+                retry_after=round(max(reset - time.time(), 1.0), 3),
+            )
+        log.warning("not let in from %s: %s", address or "an unknown address", reason)
+        return UnauthenticatedError(
+            "an API key or a token is needed, and there is none that is taken",
+            hint="send `Authorization: Bearer …`",
+        )
+
+    def _refuse_web_pages(self, headers: Headers) -> None:
+        """Let no page that a browser on this machine shows use what is open to this machine.
+
+        A browser sends a form to any address without asking first, and a name of the page's own
+        can lead to loopback.
+        """
+        host = _name(f"//{headers.get('host', '')}")
+        if host is not None and host not in LOOPBACK | {self._settings.host}:
+            raise ForbiddenError(
+                "without authentication, requests are for this machine's own names only",
+                hint="use 127.0.0.1 or localhost, or set `server.authentication: required`",
+            )
+        origin = headers.get("origin")
+        if origin is None or origin in self._settings.cors:
+            return
+        if urlsplit(origin).netloc != headers.get("host"):
+            raise ForbiddenError(
+                "pages of other origins may not call",
+                hint="allow the origin in `server.cors`",
+            )
+
+
+def _credential(headers: Headers) -> str:
+    """The one credential of the request. Raises RefusedError."""
+    bearers, keys = headers.getlist("authorization"), headers.getlist("x-api-key")
+    if not bearers and not keys:
+        raise RefusedError("no credential")
+    if len(bearers) + len(keys) > 1:
+        raise RefusedError("more than one credential")
+    if sum(map(len, bearers + keys)) > LONGEST + len("Bearer "):
+        raise RefusedError("the credential is too long")
+    if keys:
+        return keys[0]
+    match = _BEARER.fullmatch(bearers[0])
+    if match is None:
+        raise RefusedError("the header Authorization has another form than `Bearer …`")
+    return match[1]
+
+
+def _name(url: str) -> str | None:
+    """The host's name in it, without a port; "" where it has none that can be read."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return ""
+
+
+def _network(client: str) -> str:
+    """Whom failures are counted for: an address, or the /64 that one subscriber of IPv6 has."""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if address.version == 4:
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), 64), strict=False))

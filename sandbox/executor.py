@@ -7,8 +7,9 @@ response when the function has answered, before the response when it had to be k
 
 from __future__ import annotations
 
+import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sandbox.builds.failure import BuildFailedError
 from sandbox.cancellation import Cancellation
@@ -16,7 +17,7 @@ from sandbox.errors import Code
 from sandbox.invocation import Invocation, cancelled_error
 from sandbox.models import FunctionError, FunctionResponse
 from sandbox.pool.pool import CancelledError, LateError
-from sandbox.protocol.request import encode_request
+from sandbox.protocol.request import add_token, encode_request
 from sandbox.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -36,16 +37,44 @@ def new_request_id() -> str:
     return f"req_{uuid.uuid4().hex[:20]}"
 
 
+class TokenIssuer(Protocol):
+    """Makes the internal tokens that functions prove themselves with; see `sandbox.tokens`."""
+
+    def generate(self, function: str, request_id: str, deadline: float) -> str:
+        """A token for one invocation, which ends at `deadline`, in seconds since the epoch."""
+
+    def revoke(self, token: str) -> None:
+        """Make the token invalid: its invocation has ended."""
+
+
+class NoTokens:
+    """Functions get no internal token."""
+
+    def generate(self, function: str, request_id: str, deadline: float) -> str:  # noqa: ARG002
+        """No token."""
+        return ""
+
+    def revoke(self, token: str) -> None:
+        """Nothing to revoke."""
+
+
 class Executor:
     """Runs functions, each invocation in a container of its own. Safe to use from many threads."""
 
     def __init__(
-        self, settings: Settings, *, deployer: Deployer, pool: Pool, launcher: Launcher
+        self,
+        settings: Settings,
+        *,
+        deployer: Deployer,
+        pool: Pool,
+        launcher: Launcher,
+        tokens: TokenIssuer | None = None,
     ) -> None:
         self._settings = settings
         self._deployer = deployer
         self._pool = pool
         self._launcher = launcher
+        self._tokens = tokens or NoTokens()
 
     def invoke(  # noqa: PLR0913
         self,
@@ -71,18 +100,29 @@ class Executor:
             deployment = self._deployer.deploy(function)
         except BuildFailedError as failure:
             return _build_failed(request, failure)
-        invocation = Invocation(
-            deployment,
-            request,
-            settings=self._settings,
-            timeout=self._time_limit(deployment, timeout),
-            on_log=on_log or (lambda _: None),
-            cancellation=cancellation or Cancellation(),
-            redactor=redactor,
-        )
+        time_limit = self._time_limit(deployment, timeout)
+        token = self._tokens.generate(function.name, request.request_id, time.time() + time_limit)
+        try:
+            invocation = Invocation(
+                deployment,
+                request,
+                settings=self._settings,
+                timeout=time_limit,
+                on_log=on_log or (lambda _: None),
+                cancellation=cancellation or Cancellation(),
+                redactor=redactor.with_token(token),
+            )
+            return self._run(invocation, add_token(payload, token))
+        finally:
+            # Before anybody has the response, and however it ended.
+            self._tokens.revoke(token)
+
+    def _run(self, invocation: Invocation, payload: bytes) -> FunctionResponse:
         try:
             instance = self._pool.acquire(
-                deployment, deadline=invocation.deadline, cancellation=invocation.cancellation
+                invocation.deployment,
+                deadline=invocation.deadline,
+                cancellation=invocation.cancellation,
             )
         except CancelledError:
             return invocation.unserved(cancelled_error())

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from sandbox.cancellation import Cancellation
     from sandbox.engine.base import Engine
+    from sandbox.executor import TokenIssuer
     from sandbox.function import Function
     from sandbox.models import FunctionResponse, LogEntry
     from sandbox.problems import Problem
@@ -47,13 +48,14 @@ class Sandbox:
 
     A context manager: leaving it waits until every container is removed. Safe to use from many
     threads. `engine` replaces the Docker engine that the settings name; whoever hands one in
-    closes it. Without `warm`, no container is booted before it is asked for.
+    closes it. Without `warm`, no container is booted before it is asked for. `tokens`, such as
+    `sandbox.tokens.Tokens`, gives each invocation its `context.internal_token`, else it is empty.
 
     Raises:
         InvalidSettingsError: the settings or the secrets file cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         functions: str | Path = "functions",
         *,
@@ -61,6 +63,7 @@ class Sandbox:
         engine: Engine | None = None,
         registrar: Registrar | None = None,
         warm: bool = True,
+        tokens: TokenIssuer | None = None,
     ) -> None:
         self._closed = True  # until everything below has worked
         self.settings = settings or Settings()
@@ -90,7 +93,11 @@ class Sandbox:
         )
         self._pool = Pool(self._launcher, self.settings, ahead=warm, cold_notes=cold_notes)
         self._executor = Executor(
-            self.settings, deployer=self._deployer, pool=self._pool, launcher=self._launcher
+            self.settings,
+            deployer=self._deployer,
+            pool=self._pool,
+            launcher=self._launcher,
+            tokens=tokens,
         )
         self._reaper: threading.Thread | None = None
         self._closed = False
@@ -104,6 +111,14 @@ class Sandbox:
     def problems(self) -> Sequence[Problem]:
         """What is wrong with the functions' directory; functions without problems run."""
         return self._registry.problems
+
+    def function(self, name: str) -> Function:
+        """The function of that name.
+
+        Raises:
+            FunctionNotFoundError, InvalidManifestError: see `invoke`.
+        """
+        return self._registry.get(name)
 
     def reload(self) -> None:
         """Look at the functions' directory again. Invocations under way are not disturbed.

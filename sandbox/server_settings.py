@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sandbox.fields import Duration, Size  # noqa: TC001 - the same
 from sandbox.units import MIB
@@ -38,6 +38,13 @@ class JwtSettings(_Section):
         default=("*",), description="Functions that may be invoked with it; `*` matches any part."
     )
 
+    @field_validator("jwks")
+    @classmethod
+    def _is_not_sent_in_the_clear(cls, place: str) -> str:
+        if "://" in place and not place.startswith("https://"):
+            raise ValueError("keys are read from a file or an https URL")
+        return place
+
 
 class CallerLimits(_Section):
     """What one caller may ask for. A key can have limits of its own below these."""
@@ -66,6 +73,7 @@ class ExecutionSettings(_Section):
     queue: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         default=10_000, description="Executions that may wait for their turn on record."
     )
+    queue_bytes: Size = Field(default=1024 * MIB, description="Size of their inputs, in sum.")
     workers: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=4, description="Executions that nobody waits for which run at once."
     )

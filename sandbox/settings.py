@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -32,6 +32,8 @@ from sandbox.yamldoc import Node, load
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic.fields import FieldInfo
+
 
 # `SANDBOX_ENGINE__HOST` sets `engine.host`: a single underscore is part of a name.
 ENV_SEPARATOR: Final = "__"
@@ -41,7 +43,10 @@ _PATHS: Final = (
     ("secrets_file",),
     ("images", "ca_bundle"),
     ("server", "tokens", "key_file"),
+    ("server", "jwt", "jwks"),
 )
+# What a URL has and a path does not.
+_URL_MARK: Final = "://"
 
 
 class _Settings(BaseModel):
@@ -345,8 +350,9 @@ def _with_absolute_paths(values: Mapping[str, Any], directory: Path) -> dict[str
         place: Any = result
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if isinstance(place, dict) and isinstance(place.get(name), str):
-            place[name] = directory.absolute() / place[name]
+        path = place.get(name) if isinstance(place, dict) else None
+        if isinstance(path, str) and _URL_MARK not in path:
+            place[name] = str(directory.absolute() / path)
     return result
 
 
@@ -354,10 +360,19 @@ def _known_fields(model: type[BaseModel]) -> dict[tuple[str, ...], tuple[str, ..
     """The names that each section has, by the path of the section: for "did you mean"."""
     known: dict[tuple[str, ...], tuple[str, ...]] = {(): tuple(model.model_fields)}
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            for path, names in _known_fields(field.annotation).items():
+        below = section_model(field)
+        if below is not None:
+            for path, names in _known_fields(below).items():
                 known[(name, *path)] = names
     return known
+
+
+def section_model(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that is a section, also one that may be left out; else None."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from sandbox.models import FunctionRequest, JsonObject
 
-__all__ = ["encode_request", "file_upload", "parse_auth", "parse_input"]
+__all__ = ["add_token", "encode_request", "file_upload", "parse_auth", "parse_input"]
+
+# The end of a document without a token. `internal_token` is the last of its values.
+_NO_TOKEN: Final = b'"internal_token":""}}\n'
 
 
 def parse_auth(auth: AuthContext | Mapping[str, Any]) -> AuthContext:
@@ -80,6 +83,18 @@ def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:
             details={"limit": max_bytes, "observed": len(encoded), "setting": "limits.request"},
         )
     return encoded
+
+
+def add_token(encoded: bytes, token: str) -> bytes:
+    """An encoded request that has no internal token yet, with `token` in its place.
+
+    A token is made when its invocation begins; the request was checked before that.
+    """
+    if not token:
+        return encoded
+    before = encoded.removesuffix(_NO_TOKEN)
+    assert len(before) < len(encoded)  # noqa: S101 - `encode_request` wrote it
+    return b'%s"internal_token":%s}}\n' % (before, json.dumps(token).encode("ascii"))
 
 
 def _too_deep() -> InvalidRequestError:

@@ -65,7 +65,7 @@ def orphans(engine: Engine, store: Path) -> list[str]:
     """Ids of this store's containers whose owner is gone."""
     containers = engine.containers({LABEL_STORE: _store_id(store)})
     owners = {container.labels.get(LABEL_OWNER, "") for container in containers}
-    gone = {owner for owner in owners if not _is_alive(store, owner)}
+    gone = {owner for owner in owners if not is_alive(store, owner)}
     return [item.id for item in containers if item.labels.get(LABEL_OWNER, "") in gone]
 
 
@@ -77,16 +77,16 @@ def reap(engine: Engine, store: Path) -> int:
         engine.remove(container_id)
     with contextlib.suppress(FileNotFoundError):
         for directory in (store / _GATEWAYS).iterdir():
-            if not _is_alive(store, directory.name):
+            if not is_alive(store, directory.name):
                 shutil.rmtree(directory, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         for claim in (store / "owners").iterdir():
-            if not claim.name.startswith(".") and not _is_alive(store, claim.name):
+            if not claim.name.startswith(".") and not is_alive(store, claim.name):
                 claim.unlink(missing_ok=True)
     return len(found)
 
 
-def _is_alive(store: Path, owner: str) -> bool:
+def is_alive(store: Path, owner: str) -> bool:
     """Whether some process holds the owner's lock."""
     try:
         with claimed(store / "owners" / os.path.basename(owner)) as dead:  # noqa: PTH119

@@ -1,0 +1,108 @@
+"""Reading what is on record: one execution, and lists of them, newest first."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from sandbox.errors import InvalidRequestError
+from sandbox.executions.database import reading, using
+from sandbox.executions.model import ENDED
+from sandbox.executions.rows import LISTED, to_execution
+from sandbox.executions.tables import EXECUTIONS
+
+if TYPE_CHECKING:
+    from sandbox.executions.model import Execution, Status
+
+MOST_LISTED: Final = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A part of a list, newest first; `next` is what to ask for what is older, if there is more."""
+
+    executions: tuple[Execution, ...]
+    next: str | None = None
+
+
+def find(engine: sa.Engine, id: str) -> Execution | None:  # noqa: A002 - the field's name
+    """The execution of that id, with its response where it is kept.
+
+    Raises:
+        DatabaseUnavailableError: the database cannot be used.
+    """
+    query = sa.select(EXECUTIONS).where(EXECUTIONS.c.id == id)
+    with using(engine), reading(engine) as connection:
+        row = connection.execute(query).mappings().first()
+    return None if row is None else to_execution(row)
+
+
+def find_page(  # noqa: PLR0913
+    engine: sa.Engine,
+    *,
+    function: str | None = None,
+    status: Status | None = None,
+    caller: str | None = None,
+    limit: int = 50,
+    before: str | None = None,
+) -> Page:
+    """Executions, newest first, without their responses; `before` is a page's `next`.
+
+    Raises:
+        InvalidRequestError: `before` is none that a page had.
+        DatabaseUnavailableError: the database cannot be used.
+    """
+    columns = EXECUTIONS.c
+    query = sa.select(*LISTED).order_by(columns.created_at.desc(), columns.id.desc())
+    for column, wanted in (
+        (columns.function, function),
+        (columns.status, status),
+        (columns.caller, caller),
+    ):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if before is not None:
+        query = query.where(sa.tuple_(columns.created_at, columns.id) < sa.tuple_(*_place(before)))
+    limit = max(1, min(limit, MOST_LISTED))
+    with using(engine), reading(engine) as connection:
+        rows = connection.execute(query.limit(limit + 1)).mappings().all()
+    found = tuple(to_execution(row) for row in rows[:limit])
+    return Page(executions=found, next=_cursor(found[-1]) if len(rows) > limit else None)
+
+
+def find_ended(
+    engine: sa.Engine, *, since: float, function: str | None = None, limit: int = MOST_LISTED
+) -> list[Execution]:
+    """Those that ended at `since` (seconds since the epoch) or later, in that order."""
+    columns = EXECUTIONS.c
+    query = (
+        sa.select(*LISTED)
+        .where(columns.ended_at >= since, columns.status.in_(ENDED))
+        .order_by(columns.ended_at, columns.id)
+        .limit(limit)
+    )
+    if function is not None:
+        query = query.where(columns.function == function)
+    with using(engine), reading(engine) as connection:
+        return [to_execution(row) for row in connection.execute(query).mappings()]
+
+
+def _cursor(execution: Execution) -> str:
+    place = json.dumps([execution.created_at, execution.id])
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def _place(cursor: str) -> tuple[float, str]:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        created_at, id = json.loads(text)  # noqa: A001 - the field's name
+        if isinstance(created_at, float) and isinstance(id, str):
+            return created_at, id
+    except (ValueError, TypeError, RecursionError, binascii.Error):
+        pass
+    raise InvalidRequestError("`before` is no place in a list", hint="take it from the last page")

@@ -1,0 +1,325 @@
+"""Executions that nobody waits for: on record before they are promised, run by one server each.
+
+Every change of one names the state that it starts from, so that of two who want it one gets it:
+a server takes an execution by `claim`, and what it writes of it holds only while that claim is
+the last. So each ends once on record, whoever was killed meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from sandbox.errors import Code, InvalidRequestError, OverloadedError
+from sandbox.executions.database import reading, using
+from sandbox.executions.retries import Again, Attempt, after_loss
+from sandbox.executions.rows import LISTED, to_document, to_execution, to_row
+from sandbox.executions.tables import EXECUTIONS, INPUTS, WAITING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from sandbox.executions.model import Call, Execution
+
+_c = EXECUTIONS.c
+# When a full queue may have room again, in seconds.
+_RETRY_AFTER: Final = 5.0
+LOST: Final = "the server that ran it ended before it did; with `retries` it would run again"
+LOST_SYNC: Final = "the server that ran it ended before it did"
+_COUNTERS: Final = ("claim", "owner", "asynchronous", "retries", "waits", "cancel_asked")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """An execution that this server has taken, and is to run. `document` is its input."""
+
+    execution: Execution
+    document: str
+    claim: int
+    retries: int
+    waits: int
+
+    @property
+    def attempt(self) -> Attempt:
+        """How far it has come."""
+        return Attempt(attempts=self.execution.attempts, retries=self.retries, waits=self.waits)
+
+
+class Queue:
+    """The queue, as the server `owner` sees it; `most` is how many may wait.
+
+    Raises:
+        DatabaseUnavailableError: from every method, if the database cannot be used.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        owner: str,
+        most: int,
+        most_bytes: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._most = most
+        self._most_bytes = most_bytes
+        self._clock = clock
+
+    def put(self, execution: Execution, call: Call, *, retries: int) -> None:
+        """Put a `queued` execution on record, and wait until it is there for good.
+
+        Raises:
+            OverloadedError: the queue is full.
+            InvalidRequestError: there is an execution of that id.
+        """
+        row = to_row(execution, asynchronous=True, retries=retries, due_at=execution.created_at)
+        document = to_document(call)
+        with using(self._engine):
+            try:
+                with self._engine.begin() as connection:
+                    count, size = _waiting(connection)
+                    if count >= self._most or size + execution.input_bytes > self._most_bytes:
+                        raise OverloadedError(
+                            f"{count} executions wait already", retry_after=_RETRY_AFTER
+                        )
+                    connection.execute(sa.insert(EXECUTIONS).values(row))
+                    connection.execute(sa.insert(INPUTS).values(id=execution.id, document=document))
+            except IntegrityError:
+                raise InvalidRequestError("there is an execution of that id already") from None
+
+    def waiting(self) -> int:
+        """How many wait for their turn or for their next attempt."""
+        with using(self._engine), reading(self._engine) as connection:
+            return _waiting(connection)[0]
+
+    def due_at(self) -> float | None:
+        """When the next one is due, in seconds since the epoch."""
+        query = sa.select(sa.func.min(_c.due_at)).where(WAITING)
+        with using(self._engine), reading(self._engine) as connection:
+            due_at: float | None = connection.scalar(query)
+        return due_at
+
+    def claim(self) -> Claimed | None:
+        """Take the one that has been due for longest; None if none is."""
+        now = self._clock()
+        # With PostgreSQL, two servers pass each other by; SQLite has one writer at a time.
+        first = (
+            sa.select(_c.id)
+            .where(WAITING, _c.due_at <= now)
+            .order_by(_c.due_at, _c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        taken = (
+            sa.update(EXECUTIONS)
+            .where(_c.id == first.scalar_subquery(), WAITING)
+            .values(
+                status="running",
+                owner=self._owner,
+                claim=_c.claim + 1,
+                attempts=_c.attempts + 1,
+                started_at=now,
+                code=None,
+                message=None,
+                cancel_asked=False,
+            )
+            .returning(*LISTED)
+        )
+        with using(self._engine), self._engine.begin() as connection:
+            row = connection.execute(taken).mappings().first()
+            if row is None:
+                return None
+            document = connection.scalar(
+                sa.select(INPUTS.c.document).where(INPUTS.c.id == row["id"])
+            )
+        return Claimed(
+            execution=to_execution(row),
+            document=document or "",
+            claim=row["claim"],
+            retries=row["retries"],
+            waits=row["waits"],
+        )
+
+    def finish(self, claimed: Claimed, ended: Execution) -> bool:
+        """Put on record how it ended, and forget its input unless it is `dead`.
+
+        Whether that is how it ended: False if another server has taken it for lost meanwhile.
+        """
+        values = {name: value for name, value in to_row(ended).items() if name not in _COUNTERS}
+        return self._change(self._is_ours(claimed), values, id=ended.id)
+
+    def again(self, claimed: Claimed, again: Again, *, code: str, message: str) -> Execution | None:
+        """Have it wait for its next attempt; as it is then, or None as with `finish`."""
+        waiting = replace(
+            claimed.execution,
+            status=again.status,
+            attempts=again.attempts,
+            code=code,
+            message=message,
+            due_at=self._clock() + again.delay,
+        )
+        values = _waiting_values(waiting, waits=again.waits)
+        return waiting if self._change(self._is_ours(claimed), values, id=waiting.id) else None
+
+    def cancel(self, id: str, *, message: str) -> bool:  # noqa: A002 - the column's name
+        """End one that waits; False if it does not."""
+        values = _ended_values("cancelled", self._clock(), message=message)
+        return self._change(sa.and_(_c.id == id, WAITING), values, id=id)
+
+    def ask_cancel(self, id: str) -> bool:  # noqa: A002 - the same
+        """Ask whichever server runs it to cancel it; False if none does."""
+        statement = (
+            sa.update(EXECUTIONS)
+            .where(_c.id == id, _c.status == "running")
+            .values(cancel_asked=True)
+        )
+        with using(self._engine), self._engine.begin() as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def asked_to_cancel(self) -> list[str]:
+        """Ids of those that run here and that somebody wants cancelled."""
+        query = sa.select(_c.id).where(
+            _c.status == "running", _c.owner == self._owner, _c.cancel_asked
+        )
+        with using(self._engine), reading(self._engine) as connection:
+            return list(connection.scalars(query))
+
+    def retry(self, id: str) -> bool:  # noqa: A002 - the same
+        """Have one that is `dead` begin anew, with all its attempts; False if it is not dead."""
+        return retry(self._engine, id, now=self._clock())
+
+    def running_owners(self) -> set[str]:
+        """The servers that run something, as far as the record says."""
+        query = sa.select(_c.owner).distinct().where(_c.status == "running")
+        with using(self._engine), reading(self._engine) as connection:
+            return {owner for owner in connection.scalars(query) if owner is not None}
+
+    def recover(self, dead: Collection[str]) -> int:
+        """See to what servers that have ended left running; how many there were.
+
+        Those with attempts left run again; the others are over, since a function may not bear to
+        run twice.
+        """
+        query = sa.select(*LISTED).where(_c.status == "running", _c.owner.in_(dead))
+        with using(self._engine), reading(self._engine) as connection:
+            rows = connection.execute(query).mappings().all()
+        return sum(self._recover(row) for row in rows)
+
+    def _recover(self, row: sa.RowMapping) -> bool:
+        lost = sa.and_(
+            _c.id == row["id"],
+            _c.status == "running",
+            _c.owner == row["owner"],
+            _c.claim == row["claim"],
+        )
+        values, _ = self._lost(to_execution(row), row["retries"], row["asynchronous"])
+        return self._change(lost, values, id=row["id"])
+
+    def give_up(self, claimed: Claimed) -> Execution | None:
+        """See to one that this server has stopped on its own way out, as `recover` does."""
+        values, execution = self._lost(claimed.execution, claimed.retries, True)
+        if self._change(self._is_ours(claimed), values, id=execution.id):
+            return execution
+        return None
+
+    def _lost(
+        self, execution: Execution, retries: int, asynchronous: bool
+    ) -> tuple[dict[str, Any], Execution]:
+        attempt = Attempt(attempts=execution.attempts, retries=retries)
+        follows = after_loss(attempt, chance=random.random())  # noqa: S311 - spreads load
+        now = self._clock()
+        if isinstance(follows, Again) and asynchronous:
+            execution = replace(
+                execution,
+                status=follows.status,
+                code=Code.CANCELLED.value,
+                message=LOST_SYNC,
+                due_at=now + follows.delay,
+            )
+            return _waiting_values(execution, waits=0), execution
+        message = LOST if asynchronous else LOST_SYNC
+        values = _ended_values("cancelled", now, message=message)
+        return values, replace(execution, **{key: values[key] for key in _ENDED_FIELDS})
+
+    def _is_ours(self, claimed: Claimed) -> sa.ColumnElement[bool]:
+        return sa.and_(
+            _c.id == claimed.execution.id,
+            _c.status == "running",
+            _c.owner == self._owner,
+            _c.claim == claimed.claim,
+        )
+
+    def _change(
+        self,
+        where: sa.ColumnElement[bool],
+        values: dict[str, Any],
+        *,
+        id: str,  # noqa: A002
+    ) -> bool:
+        """Set the columns of the one that `where` holds for; its input goes if that is its end."""
+        with using(self._engine), self._engine.begin() as connection:
+            changed = connection.execute(sa.update(EXECUTIONS).where(where).values(values))
+            if changed.rowcount != 1:
+                return False
+            if values["status"] in ("succeeded", "failed", "cancelled"):
+                connection.execute(sa.delete(INPUTS).where(INPUTS.c.id == id))
+        return True
+
+
+_ENDED_FIELDS: Final = ("status", "code", "message", "ended_at")
+
+
+def retry(engine: sa.Engine, id: str, *, now: float) -> bool:  # noqa: A002 - the column's name
+    """Have one that is `dead` begin anew, with all its attempts; False if it is not dead.
+
+    Raises:
+        DatabaseUnavailableError: the database cannot be used.
+    """
+    statement = (
+        sa.update(EXECUTIONS)
+        .where(_c.id == id, _c.status == "dead")
+        .values(
+            status="queued",
+            attempts=0,
+            waits=0,
+            due_at=now,
+            ended_at=None,
+            started_at=None,
+            code=None,
+            message=None,
+            response=None,
+        )
+    )
+    with using(engine), engine.begin() as connection:
+        return connection.execute(statement).rowcount == 1
+
+
+def _waiting(connection: sa.Connection) -> tuple[int, int]:
+    """How many wait, and the bytes of their inputs."""
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_c.input_bytes), 0)).where(
+        WAITING
+    )
+    count, size = connection.execute(query).one()
+    return count, int(size)
+
+
+def _waiting_values(execution: Execution, *, waits: int) -> dict[str, Any]:
+    row = to_row(execution)
+    names = ("status", "attempts", "code", "message", "due_at")
+    return {**{name: row[name] for name in names}, "waits": waits, "owner": None}
+
+
+def _ended_values(status: str, now: float, *, message: str) -> dict[str, Any]:
+    return {
+        "status": status,
+        "code": Code.CANCELLED.value,
+        "message": message,
+        "ended_at": now,
+        "due_at": None,
+    }

@@ -1,0 +1,164 @@
+"""`ExecutionStore`: all that is on record of executions, behind one object.
+
+Those that somebody waits for are recorded behind their response, by a thread of its own; the
+others stand in the queue, and every step of theirs is on record before the next.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from sandbox.executions import queries
+from sandbox.executions.database import create_tables, database_url, open_database, reading, using
+from sandbox.executions.model import ENDED
+from sandbox.executions.queue import Queue
+from sandbox.executions.rows import to_execution, to_row
+from sandbox.executions.servers import Server
+from sandbox.executions.tables import EXECUTIONS, METADATA
+from sandbox.executions.writer import Writer
+from sandbox.settings import default_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandbox.executions.model import Execution, Status
+    from sandbox.server_settings import ExecutionSettings
+    from sandbox.settings import Settings
+
+# How many go in one transaction, so that nobody waits long for SQLite's lock.
+_FORGOTTEN_AT_ONCE: Final = 1000
+
+
+def open_store(settings: Settings, *, clock: Callable[[], float] = time.time) -> ExecutionStore:
+    """The record of executions that the settings name, for a process that runs some.
+
+    Raises:
+        InvalidSettingsError, DatabaseUnavailableError: see `open_database`.
+    """
+    engine = open_database(database_url(settings))
+    try:
+        create_tables(engine, METADATA)
+        server = Server(engine, settings.store or default_store(os.environ))
+    except BaseException:
+        engine.dispose()
+        raise
+    return ExecutionStore(engine, settings.server.executions, server=server, clock=clock)
+
+
+class ExecutionStore:
+    """Executions on record. Safe to use from many threads; whoever opens it closes it.
+
+    `engine` is the database, where others may keep tables of their own.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        settings: ExecutionSettings,
+        *,
+        server: Server,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.server = server
+        self.clock = clock
+        self.queue = Queue(
+            engine,
+            owner=server.id,
+            most=settings.queue,
+            most_bytes=settings.queue_bytes,
+            clock=clock,
+        )
+        self._writer = Writer(engine)
+        self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        """How many executions were never recorded because the database could not be written."""
+        return self._writer.dropped
+
+    @property
+    def failing(self) -> bool:
+        """Whether executions cannot be recorded at the moment."""
+        return self._writer.failing
+
+    def record(self, execution: Execution) -> None:
+        """Record one that somebody waits for, as it is now. Takes microseconds, never fails."""
+        self._writer.put(to_row(execution, owner=self.server.id))
+
+    def get(self, id: str) -> Execution | None:  # noqa: A002 - the field's name
+        """The execution of that id, with its response where it is kept.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used.
+        """
+        row = self._writer.get(id)
+        return queries.find(self.engine, id) if row is None else to_execution(row)
+
+    def list(
+        self,
+        *,
+        function: str | None = None,
+        status: Status | None = None,
+        caller: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> queries.Page:
+        """Executions, newest first; see `queries.find_page`."""
+        self._writer.flush(timeout=1.0)
+        return queries.find_page(
+            self.engine,
+            function=function,
+            status=status,
+            caller=caller,
+            limit=limit,
+            before=before,
+        )
+
+    def forget(self) -> int:
+        """Delete what ended too long ago, and the oldest of what is too many; how many that were.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used.
+        """
+        ended_at, id = EXECUTIONS.c.ended_at, EXECUTIONS.c.id  # noqa: A001 - the column's name
+        too_old = ended_at < self.clock() - self.settings.keep
+        forgotten = self._delete(too_old)
+        newest_first = (
+            sa.select(ended_at, id)
+            .where(EXECUTIONS.c.status.in_(ENDED))
+            .order_by(ended_at.desc(), id.desc())
+        )
+        with using(self.engine), reading(self.engine) as connection:
+            first = connection.execute(
+                newest_first.offset(self.settings.keep_count).limit(1)
+            ).first()
+        if first is not None:
+            forgotten += self._delete(sa.tuple_(ended_at, id) <= sa.tuple_(*first))
+        return forgotten
+
+    def _delete(self, which: sa.ColumnElement[bool]) -> int:
+        ended = EXECUTIONS.c.status.in_(ENDED)
+        some = sa.select(EXECUTIONS.c.id).where(ended, which).limit(_FORGOTTEN_AT_ONCE)
+        statement = sa.delete(EXECUTIONS).where(EXECUTIONS.c.id.in_(some.scalar_subquery()))
+        deleted = 0
+        while True:
+            with using(self.engine), self.engine.begin() as connection:
+                count = connection.execute(statement).rowcount
+            deleted += count
+            if count < _FORGOTTEN_AT_ONCE:
+                return deleted
+
+    def close(self) -> None:
+        """Write what is left, then let go of the database."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.close()
+        self.server.close()
+        self.engine.dispose()

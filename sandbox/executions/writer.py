@@ -1,0 +1,193 @@
+"""The thread that writes what becomes of executions that somebody waits for.
+
+An invocation leaves a row here and goes on: it never waits for the database, and never fails
+because of it. Rows are gathered for a moment and written together; an execution that begins and
+ends within it is written once. While the database cannot be written, rows are kept up to a number,
+then the oldest go: they are counted, and the log says so once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from sandbox.executions.database import unavailable
+from sandbox.executions.tables import EXECUTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+_GATHER_SECONDS: Final = 0.2
+# Written at once when there are that many.
+_BATCH: Final = 500
+_RETRY_SECONDS: Final = 2.0
+
+
+class Writer:
+    """Writes rows of `EXECUTIONS` in a thread of its own. Safe to use from many threads.
+
+    `capacity` is how many rows it keeps while they cannot be written.
+    """
+
+    def __init__(self, engine: sa.Engine, *, capacity: int = 10_000) -> None:
+        self._engine = engine
+        self._capacity = capacity
+        self._upsert = _upsert(engine.dialect.name)
+        self._changed = threading.Condition()
+        # By id, the oldest first. `_writing` is what the thread has in its hands.
+        self._rows: dict[str, Row] = {}
+        self._writing: dict[str, Row] = {}
+        # Those whose beginning is on record: if their end were dropped, they would run for ever.
+        self._begun: set[str] = set()
+        self._dropped = 0
+        self._failing = False
+        self._hurry = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="execution-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """How many executions were never recorded because the database could not be written."""
+        return self._dropped
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt to write has failed."""
+        return self._failing
+
+    def put(self, row: Row) -> None:
+        """Write a row, all columns, soon; it replaces one of that id that is not written yet."""
+        with self._changed:
+            self._rows[row["id"]] = row
+            if len(self._rows) + len(self._writing) > self._capacity:
+                self._drop()
+            if len(self._rows) in (1, _BATCH):
+                self._changed.notify_all()
+
+    def get(self, id: str) -> Mapping[str, Any] | None:  # noqa: A002 - the column's name
+        """The row of that id, if it is not written yet."""
+        with self._changed:
+            return self._rows.get(id) or self._writing.get(id)
+
+    def flush(self, *, timeout: float) -> bool:
+        """Wait until what was put is written, at most `timeout` seconds; whether it is."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            return self._changed.wait_for(
+                lambda: not (self._rows or self._writing) or self._failing, timeout
+            ) and not (self._rows or self._writing)
+
+    def close(self, *, timeout: float = 10.0) -> None:
+        """Write what is left and end, after at most about `timeout` seconds."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        left = len(self._rows) + len(self._writing)
+        if left:
+            self._dropped += left
+            log.error("%d executions were not recorded: the database cannot be written", left)
+
+    def _drop(self) -> None:
+        for id in self._rows:  # noqa: A001 - the column's name
+            if id not in self._begun:
+                del self._rows[id]
+                self._dropped += 1
+                break
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._rows or self._closing)
+                if not self._rows:
+                    return
+                self._changed.wait_for(
+                    lambda: self._hurry or self._closing or len(self._rows) >= _BATCH,
+                    _GATHER_SECONDS,
+                )
+                self._hurry = False
+                self._writing, self._rows = self._rows, {}
+            error = self._write(self._writing)
+            with self._changed:
+                if error is None:
+                    self._noted(self._writing)
+                else:
+                    self._rows = {**self._writing, **self._rows}
+                self._writing = {}
+                self._tell(error)
+                self._changed.notify_all()
+                if error is not None:
+                    if self._closing:
+                        return
+                    self._changed.wait_for(lambda: self._closing, _RETRY_SECONDS)
+
+    def _write(self, rows: Mapping[str, Row]) -> Exception | None:
+        """Write all rows at once; why the database could not be written."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(self._upsert, list(rows.values()))
+        except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
+            return error
+        except DBAPIError:
+            # One of them is not to the database's taste: the others are written.
+            return self._write_singly(rows)
+        except Exception as error:  # the edge of a thread, which has to go on
+            log.exception("executions could not be recorded")
+            return error
+        return None
+
+    def _write_singly(self, rows: Mapping[str, Row]) -> Exception | None:
+        for row in rows.values():
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(self._upsert, [row])
+            except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
+                return error  # all are tried again: to write one twice changes nothing
+            except DBAPIError as error:
+                self._dropped += 1
+                log.error("the execution %s was not recorded: %s", row["id"], error.orig)
+        return None
+
+    def _noted(self, rows: Mapping[str, Row]) -> None:
+        for id, row in rows.items():  # noqa: A001 - the column's name
+            if row["ended_at"] is None:
+                self._begun.add(id)
+            else:
+                self._begun.discard(id)
+
+    def _tell(self, error: Exception | None) -> None:
+        """Log it when the database goes away, and when it is back."""
+        if error is not None and not self._failing:
+            log.error("executions are not recorded for now: %s", unavailable(self._engine, error))
+        elif error is None and self._failing:
+            log.warning("executions are recorded again; %d were not, so far", self._dropped)
+        self._failing = error is not None
+
+
+def _upsert(dialect: str) -> Any:
+    """Insert a row, or replace the same execution's own, as long as that has not ended."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = insert(EXECUTIONS)
+    new, old = statement.excluded, EXECUTIONS.c
+    return statement.on_conflict_do_update(
+        index_elements=[old.id],
+        set_={column.name: new[column.name] for column in old if column.name != "cancel_asked"},
+        where=sa.and_(
+            old.status == "running",
+            sa.not_(old.asynchronous),
+            old.owner == new.owner,
+            old.created_at == new.created_at,
+        ),
+    )

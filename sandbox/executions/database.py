@@ -36,15 +36,15 @@ _version = sa.Table(
 )
 
 
-def database_url(settings: Settings) -> str:
+def database_url(settings: Settings) -> str | sa.URL:
     """The URL of the database that the settings name; else of a SQLite file in the store."""
     if settings.server.executions.database is not None:
         return settings.server.executions.database
     store = (settings.store or default_store(os.environ)).absolute()
-    return sa.URL.create("sqlite", database=str(store / "executions.db")).render_as_string()
+    return sa.URL.create("sqlite", database=str(store / "executions.db"))
 
 
-def open_database(url: str) -> sa.Engine:
+def open_database(url: str | sa.URL) -> sa.Engine:
     """The database at `url`, with tables of a version that this program knows.
 
     Safe to use from many threads; `dispose` closes it. A SQLite file is made if it is not there,
@@ -106,7 +106,7 @@ def shown_url(engine: sa.Engine) -> str:
     return engine.url.render_as_string(hide_password=True)
 
 
-def _engine(text: str) -> sa.Engine:
+def _engine(text: str | sa.URL) -> sa.Engine:
     try:
         url = sa.make_url(text)
         kind = url.get_backend_name()
@@ -116,8 +116,9 @@ def _engine(text: str) -> sa.Engine:
             return _sqlite(url)
         # A server that has gone is noticed in seconds, and connections that it dropped are
         # opened anew.
+        patience = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
         return sa.create_engine(
-            url, pool_pre_ping=True, pool_timeout=10, connect_args={"connect_timeout": 5}
+            url, pool_pre_ping=True, pool_timeout=_BUSY_SECONDS, connect_args=patience
         )
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidSettingsError(
@@ -144,7 +145,9 @@ def _sqlite(url: sa.URL) -> sa.Engine:
             f"the database {path} cannot be used: {error.strerror}"
         ) from error
     engine = sa.create_engine(
-        url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
+        url,
+        pool_timeout=_BUSY_SECONDS,
+        connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
     )
 
     @sa.event.listens_for(engine, "connect")

@@ -1,5 +1,6 @@
 """What is kept of an execution when it has ended. Pure.
 
+Whether a failure is the end, or was wanted by somebody, is not decided here: it is `failed`.
 Messages and logs come redacted from the sandbox. An output is kept only where nobody waited for it.
 """
 
@@ -30,7 +31,7 @@ def with_response(
     status: Status = "succeeded"
     output_bytes = 0
     if error is not None:
-        status = "cancelled" if error.code == Code.CANCELLED else "failed"
+        status = "failed"
     elif response.output is not None:
         output_bytes = len(dump_json(response.output).encode())
     return replace(

@@ -46,7 +46,8 @@ class Follower:
         self._closed = threading.Event()
         self._log: LiveLog | None = None
         self._place = 0
-        self._told_any = False
+        # The last attempt whose log was seen live.
+        self._attempt = 0
         # Never more than one execution keeps of its log.
         self._ready: deque[LogEntry | Execution] = deque()
 
@@ -72,7 +73,7 @@ class Follower:
             self._log = None
             return
         self._place = part.place
-        self._told_any = True
+        self._attempt = log.attempt
         if part.missed:
             lines = "entry was" if part.missed == 1 else "entries were"
             missed = (
@@ -90,7 +91,7 @@ class Follower:
         if execution is None:
             self._closed.set()
         elif execution.ended:
-            if not self._told_any:
+            if self._attempt != execution.attempts:
                 self._ready.extend(tail_entries(execution.log_tail))
             self._ready.append(execution)
         else:

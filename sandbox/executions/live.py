@@ -31,9 +31,16 @@ class Part:
 
 
 class LiveLog:
-    """The end of one execution's log. Safe to use from many threads."""
+    """The end of the log of one attempt at an execution. Safe to use from many threads."""
 
-    def __init__(self, *, most_entries: int = MOST_ENTRIES, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        attempt: int = 1,
+        most_entries: int = MOST_ENTRIES,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.attempt = attempt
         self._most_entries = most_entries
         self._most_bytes = most_bytes
         self._changed = threading.Condition()

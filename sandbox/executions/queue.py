@@ -16,7 +16,8 @@ from sqlalchemy.exc import IntegrityError
 
 from sandbox.errors import Code, InvalidRequestError, OverloadedError
 from sandbox.executions.database import reading, using
-from sandbox.executions.retries import Again, Attempt, after_loss
+from sandbox.executions.model import ENDED
+from sandbox.executions.retries import Again, Attempt, Over, after_loss
 from sandbox.executions.rows import LISTED, to_document, to_execution, to_row
 from sandbox.executions.tables import EXECUTIONS, INPUTS, WAITING
 
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 _c = EXECUTIONS.c
 # When a full queue may have room again, in seconds.
 _RETRY_AFTER: Final = 5.0
-LOST: Final = "the server that ran it ended before it did; with `retries` it would run again"
-LOST_SYNC: Final = "the server that ran it ended before it did"
+LOST: Final = "the server that ran it ended before it did"
 _COUNTERS: Final = ("claim", "owner", "asynchronous", "retries", "waits", "cancel_asked")
 
 
@@ -152,10 +152,13 @@ class Queue:
         Whether that is how it ended: False if another server has taken it for lost meanwhile.
         """
         values = {name: value for name, value in to_row(ended).items() if name not in _COUNTERS}
-        return self._change(self._is_ours(claimed), values, id=ended.id)
+        return self._change(self._is_ours(claimed), ended.id, values)
 
     def again(self, claimed: Claimed, again: Again, *, code: str, message: str) -> Execution | None:
-        """Have it wait for its next attempt; as it is then, or None as with `finish`."""
+        """Have it wait for its next attempt, unless somebody wants it cancelled.
+
+        The execution as it is then; None as with `finish`.
+        """
         waiting = replace(
             claimed.execution,
             status=again.status,
@@ -164,23 +167,12 @@ class Queue:
             message=message,
             due_at=self._clock() + again.delay,
         )
-        values = _waiting_values(waiting, waits=again.waits)
-        return waiting if self._change(self._is_ours(claimed), values, id=waiting.id) else None
+        return self._unless_unwanted(self._is_ours(claimed), waiting, waits=again.waits)
 
-    def cancel(self, id: str, *, message: str) -> bool:  # noqa: A002 - the column's name
-        """End one that waits; False if it does not."""
-        values = _ended_values("cancelled", self._clock(), message=message)
-        return self._change(sa.and_(_c.id == id, WAITING), values, id=id)
-
-    def ask_cancel(self, id: str) -> bool:  # noqa: A002 - the same
-        """Ask whichever server runs it to cancel it; False if none does."""
-        statement = (
-            sa.update(EXECUTIONS)
-            .where(_c.id == id, _c.status == "running")
-            .values(cancel_asked=True)
-        )
-        with using(self._engine), self._engine.begin() as connection:
-            return connection.execute(statement).rowcount == 1
+    def give_up(self, claimed: Claimed) -> Execution | None:
+        """See to one that this server has stopped on its own way out, as `recover` does."""
+        lost = self._lost(claimed.execution, retries=claimed.retries)
+        return self._unless_unwanted(self._is_ours(claimed), lost)
 
     def asked_to_cancel(self) -> list[str]:
         """Ids of those that run here and that somebody wants cancelled."""
@@ -189,10 +181,6 @@ class Queue:
         )
         with using(self._engine), reading(self._engine) as connection:
             return list(connection.scalars(query))
-
-    def retry(self, id: str) -> bool:  # noqa: A002 - the same
-        """Have one that is `dead` begin anew, with all its attempts; False if it is not dead."""
-        return retry(self._engine, id, now=self._clock())
 
     def running_owners(self) -> set[str]:
         """The servers that run something, as far as the record says."""
@@ -212,40 +200,38 @@ class Queue:
         return sum(self._recover(row) for row in rows)
 
     def _recover(self, row: sa.RowMapping) -> bool:
-        lost = sa.and_(
+        as_it_was = sa.and_(
             _c.id == row["id"],
             _c.status == "running",
             _c.owner == row["owner"],
             _c.claim == row["claim"],
         )
-        values, _ = self._lost(to_execution(row), row["retries"], row["asynchronous"])
-        return self._change(lost, values, id=row["id"])
+        lost = self._lost(to_execution(row), retries=row["retries"])
+        return self._unless_unwanted(as_it_was, lost) is not None
 
-    def give_up(self, claimed: Claimed) -> Execution | None:
-        """See to one that this server has stopped on its own way out, as `recover` does."""
-        values, execution = self._lost(claimed.execution, claimed.retries, True)
-        if self._change(self._is_ours(claimed), values, id=execution.id):
-            return execution
-        return None
-
-    def _lost(
-        self, execution: Execution, retries: int, asynchronous: bool
-    ) -> tuple[dict[str, Any], Execution]:
+    def _lost(self, execution: Execution, *, retries: int) -> Execution:
+        """One that somebody waited for has no retries: whoever it was has gone."""
         attempt = Attempt(attempts=execution.attempts, retries=retries)
         follows = after_loss(attempt, chance=random.random())  # noqa: S311 - spreads load
-        now = self._clock()
-        if isinstance(follows, Again) and asynchronous:
-            execution = replace(
-                execution,
-                status=follows.status,
-                code=Code.CANCELLED.value,
-                message=LOST_SYNC,
-                due_at=now + follows.delay,
-            )
-            return _waiting_values(execution, waits=0), execution
-        message = LOST if asynchronous else LOST_SYNC
-        values = _ended_values("cancelled", now, message=message)
-        return values, replace(execution, **{key: values[key] for key in _ENDED_FIELDS})
+        if isinstance(follows, Over):
+            return self._cancelled(execution, LOST)
+        return replace(
+            execution,
+            status=follows.status,
+            code=Code.CANCELLED.value,
+            message=LOST,
+            due_at=self._clock() + follows.delay,
+        )
+
+    def _cancelled(self, execution: Execution, message: str) -> Execution:
+        return replace(
+            execution,
+            status="cancelled",
+            code=Code.CANCELLED.value,
+            message=message,
+            ended_at=self._clock(),
+            due_at=None,
+        )
 
     def _is_ours(self, claimed: Claimed) -> sa.ColumnElement[bool]:
         return sa.and_(
@@ -255,49 +241,31 @@ class Queue:
             _c.claim == claimed.claim,
         )
 
+    def _unless_unwanted(
+        self, where: sa.ColumnElement[bool], execution: Execution, *, waits: int = 0
+    ) -> Execution | None:
+        """Put on record what it is now; cancelled, if somebody has asked for that meanwhile."""
+        values = {**_state(execution), "waits": waits, "owner": None}
+        if self._change(sa.and_(where, sa.not_(_c.cancel_asked)), execution.id, values):
+            return execution
+        cancelled = self._cancelled(execution, "cancelled while it ran")
+        return cancelled if self._change(where, execution.id, _state(cancelled)) else None
+
     def _change(
         self,
         where: sa.ColumnElement[bool],
+        id: str,  # noqa: A002 - the column's name
         values: dict[str, Any],
-        *,
-        id: str,  # noqa: A002
     ) -> bool:
-        """Set the columns of the one that `where` holds for; its input goes if that is its end."""
+        """Set columns of the one that `where` holds for; its input goes with its end."""
         with using(self._engine), self._engine.begin() as connection:
             changed = connection.execute(sa.update(EXECUTIONS).where(where).values(values))
             if changed.rowcount != 1:
                 return False
-            if values["status"] in ("succeeded", "failed", "cancelled"):
+            # A dead one can be retried.
+            if values["status"] in ENDED - {"dead"}:
                 connection.execute(sa.delete(INPUTS).where(INPUTS.c.id == id))
         return True
-
-
-_ENDED_FIELDS: Final = ("status", "code", "message", "ended_at")
-
-
-def retry(engine: sa.Engine, id: str, *, now: float) -> bool:  # noqa: A002 - the column's name
-    """Have one that is `dead` begin anew, with all its attempts; False if it is not dead.
-
-    Raises:
-        DatabaseUnavailableError: the database cannot be used.
-    """
-    statement = (
-        sa.update(EXECUTIONS)
-        .where(_c.id == id, _c.status == "dead")
-        .values(
-            status="queued",
-            attempts=0,
-            waits=0,
-            due_at=now,
-            ended_at=None,
-            started_at=None,
-            code=None,
-            message=None,
-            response=None,
-        )
-    )
-    with using(engine), engine.begin() as connection:
-        return connection.execute(statement).rowcount == 1
 
 
 def _waiting(connection: sa.Connection) -> tuple[int, int]:
@@ -309,17 +277,7 @@ def _waiting(connection: sa.Connection) -> tuple[int, int]:
     return count, int(size)
 
 
-def _waiting_values(execution: Execution, *, waits: int) -> dict[str, Any]:
+def _state(execution: Execution) -> dict[str, Any]:
     row = to_row(execution)
-    names = ("status", "attempts", "code", "message", "due_at")
-    return {**{name: row[name] for name in names}, "waits": waits, "owner": None}
-
-
-def _ended_values(status: str, now: float, *, message: str) -> dict[str, Any]:
-    return {
-        "status": status,
-        "code": Code.CANCELLED.value,
-        "message": message,
-        "ended_at": now,
-        "due_at": None,
-    }
+    names = ("status", "attempts", "code", "message", "due_at", "ended_at")
+    return {name: row[name] for name in names}

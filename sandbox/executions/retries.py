@@ -102,6 +102,17 @@ def after_loss(attempt: Attempt, *, chance: float) -> Again | Over:
     return Over(status="cancelled")
 
 
+def not_begun(attempt: Attempt) -> Again:
+    """What follows where the attempt was refused before anything of it ran."""
+    attempts = attempt.attempts - 1
+    return Again(
+        status="retrying" if attempts else "queued",
+        delay=_FIRST_DELAY,
+        attempts=attempts,
+        waits=attempt.waits,
+    )
+
+
 def backoff(number: int, *, longest: float, chance: float) -> float:
     """Seconds to wait before the attempt that follows on failure `number`, from 1.
 

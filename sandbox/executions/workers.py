@@ -67,10 +67,10 @@ class Workers:
         if self._taker.is_alive():
             self._taker.join()
 
-    def close(self) -> None:
-        """Wait until all that runs has ended, and end."""
+    def close(self, *, wait: bool = True) -> None:
+        """End; unless told not to, wait until all that runs has ended."""
         self.stop()
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=wait)
         self._closing.set()
         if self._carer.is_alive():
             self._carer.join()

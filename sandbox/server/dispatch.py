@@ -6,89 +6,39 @@ here knows of HTTP.
 
 from __future__ import annotations
 
-import logging
-import random
-import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from sandbox.cancellation import Cancellation
-from sandbox.errors import (
-    DatabaseUnavailableError,
-    InternalError,
-    InvalidRequestError,
-    OverloadedError,
-    SandboxError,
-)
+from sandbox.errors import InvalidRequestError
+from sandbox.executions.changes import ask_cancel, cancel_waiting, retry
 from sandbox.executions.ending import with_error, with_response
 from sandbox.executions.follow import Follower
 from sandbox.executions.live import MOST_BYTES, LiveLog
 from sandbox.executions.model import Execution
-from sandbox.executions.retries import Again, after_failure
-from sandbox.executions.rows import input_bytes, to_call
+from sandbox.executions.rows import input_bytes
 from sandbox.executions.tail import log_tail
 from sandbox.executions.workers import Workers
 from sandbox.executor import new_request_id
+from sandbox.server.active import Active, ActiveExecutions
+from sandbox.server.attempts import Attempts
+from sandbox.server.observers import Observer, Observers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sandbox.executions.model import Call, Status
     from sandbox.executions.queries import Page
-    from sandbox.executions.queue import Claimed
     from sandbox.executions.store import ExecutionStore
     from sandbox.facade import Sandbox
     from sandbox.models import FunctionResponse, LogEntry
     from sandbox.settings import Settings
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
+__all__ = ["Dispatcher", "Observer"]
 
 # After `drain` has cancelled what would not end, how long it may take to be killed.
 _KILL_SECONDS: Final = 15.0
-_AWAY_SECONDS: Final = 1.0
-_STOPPING: Final = "the server is stopping"
-
-
-class Observer(Protocol):
-    """Metrics, traces, structured logs: told of every execution, in the thread that runs it.
-
-    One that has several attempts begins and ends with each; `retrying` is how all but the last
-    end. What an observer raises is logged, and changes nothing.
-    """
-
-    def started(self, execution: Execution, call: Call) -> None:
-        """It begins to run."""
-
-    def ended(
-        self,
-        execution: Execution,
-        response: FunctionResponse | None,
-        error: SandboxError | None,
-        call: Call,
-    ) -> None:
-        """It has ended: with a response, or with what the platform failed for."""
-
-
-class _Active:
-    """An execution that runs here."""
-
-    def __init__(
-        self,
-        execution: Execution,
-        call: Call,
-        *,
-        cancellation: Cancellation,
-        log_bytes: int,
-    ) -> None:
-        self.execution = execution
-        self.call = call
-        self.cancellation = cancellation
-        self.log = LiveLog(most_bytes=log_bytes)
-        # Whether somebody wants its end, and not only the server its own.
-        self.unwanted = False
 
 
 class Dispatcher:
@@ -108,15 +58,19 @@ class Dispatcher:
     ) -> None:
         self._sandbox = sandbox
         self._store = store
-        self._observers = tuple(observers)
         self._log_tail = settings.server.executions.log_tail
         self._log_bytes = max(MOST_BYTES, self._log_tail)
         self._largest = settings.limits.request
-        self._changed = threading.Condition()
-        self._active: dict[str, _Active] = {}
-        self._stopping = False
-        self._giving_up = threading.Event()
-        self._workers = Workers(store, run=self._run_claimed, cancel=self._cancel_active)
+        self._observers = Observers(observers)
+        self._active = ActiveExecutions()
+        self._attempts = Attempts(
+            store,
+            self._active,
+            self._observers,
+            invoke=self._invoke,
+            log_bytes=self._log_bytes,
+        )
+        self._workers = Workers(store, run=self._attempts.run, cancel=self._cancel_active)
 
     def start(self) -> None:
         """Begin to run what is in the queue, and to look after the record."""
@@ -155,15 +109,26 @@ class Dispatcher:
             started_at=now,
             input_bytes=input_bytes(call),
         )
-        active = self._enter(execution, call, cancellation or Cancellation())
+        active = Active(
+            execution,
+            call,
+            cancellation=cancellation or Cancellation(),
+            log_bytes=self._log_bytes,
+        )
+        self._active.enter(active)
         self._store.record(execution)
-        self._tell_started(active)
+        self._observers.started(execution, call)
         try:
             response = self._invoke(active, on_log)
         except BaseException as error:
-            self._end(active, self._failed(active, error), error=error)
+            now, logs = self._store.clock(), active.log.entries()
+            failed = with_error(execution, error, now=now, logs=logs, tail=self._log_tail)
+            self._end(active, failed, error=error)
             raise
-        self._end(active, self._answered(active, response), response=response)
+        ended = with_response(execution, response, now=self._store.clock(), tail=self._log_tail)
+        if not response.success and active.cancellation.cancelled:
+            ended = replace(ended, status="cancelled")
+        self._end(active, ended, response=response)
         return response
 
     def submit(self, call: Call) -> Execution:
@@ -176,8 +141,7 @@ class Dispatcher:
             DatabaseUnavailableError: it could not be put on record.
         """
         function = self._sandbox.function(call.function)
-        if self._stopping:
-            raise OverloadedError(_STOPPING, retry_after=_AWAY_SECONDS)
+        self._active.check_open()
         execution = Execution(
             id=call.request_id or new_request_id(),
             function=call.function,
@@ -236,8 +200,8 @@ class Dispatcher:
         """
         if self._cancel_active(id):
             return True
-        queue = self._store.queue
-        return queue.cancel(id, message="cancelled while it waited") or queue.ask_cancel(id)
+        engine = self._store.engine
+        return cancel_waiting(engine, id, now=self._store.clock()) or ask_cancel(engine, id)
 
     def follow(self, id: str) -> Follower:  # noqa: A002 - the field's name
         """The log of an execution so far, then live, at last the ended execution."""
@@ -251,9 +215,8 @@ class Dispatcher:
             OverloadedError: the server is stopping.
             DatabaseUnavailableError: the database cannot be used.
         """
-        if self._stopping:
-            raise OverloadedError(_STOPPING, retry_after=_AWAY_SECONDS)
-        if not self._store.queue.retry(id):
+        self._active.check_open()
+        if not retry(self._store.engine, id, now=self._store.clock()):
             raise InvalidRequestError("only an execution that is dead can be retried")
         self._workers.wake()
         execution = self.get(id)
@@ -272,39 +235,18 @@ class Dispatcher:
         What was still queued stays so, for the next server. Closes the store.
         """
         deadline = time.monotonic() + seconds
-        with self._changed:
-            self._stopping = True
+        self._active.close()
         self._workers.stop()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._active, max(0.0, deadline - time.monotonic()))
-            left = list(self._active.values())
-        self._giving_up.set()
+        left = self._active.wait(max(0.0, deadline - time.monotonic()))
+        self._attempts.give_up()
         for active in left:
             active.cancellation.cancel()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._active, _KILL_SECONDS)
-        self._workers.close()
+        stuck = self._active.wait(_KILL_SECONDS)
+        self._workers.close(wait=not stuck)
         self._store.close()
 
-    def _enter(self, execution: Execution, call: Call, cancellation: Cancellation) -> _Active:
-        active = _Active(execution, call, cancellation=cancellation, log_bytes=self._log_bytes)
-        with self._changed:
-            if self._stopping:
-                raise OverloadedError(_STOPPING, retry_after=_AWAY_SECONDS)
-            if execution.id in self._active:
-                raise InvalidRequestError("an execution of that id is running")
-            self._active[execution.id] = active
-        return active
-
-    def _leave(self, active: _Active) -> None:
-        """It runs no more. How it ended is to be on record by now: who follows it looks there."""
-        with self._changed:
-            del self._active[active.execution.id]
-            self._changed.notify_all()
-        active.log.close()
-
     def _invoke(
-        self, active: _Active, on_log: Callable[[LogEntry], None] | None = None
+        self, active: Active, on_log: Callable[[LogEntry], None] | None = None
     ) -> FunctionResponse:
         call = active.call
         hear = active.log.add
@@ -325,98 +267,17 @@ class Dispatcher:
             cancellation=active.cancellation,
         )
 
-    def _answered(
-        self, active: _Active, response: FunctionResponse, *, keep: bool = False
-    ) -> Execution:
-        now = self._store.clock()
-        return with_response(active.execution, response, now=now, tail=self._log_tail, keep=keep)
-
-    def _failed(self, active: _Active, error: BaseException) -> Execution:
-        now, logs = self._store.clock(), active.log.entries()
-        return with_error(active.execution, error, now=now, logs=logs, tail=self._log_tail)
-
     def _end(
         self,
-        active: _Active,
+        active: Active,
         ended: Execution,
         *,
         response: FunctionResponse | None = None,
         error: BaseException | None = None,
     ) -> None:
-        """Record how one ended that somebody waits for."""
         self._store.record(ended)
-        self._leave(active)
-        self._tell_ended(ended, active, response, error)
-
-    def _run_claimed(self, claimed: Claimed) -> None:
-        """Run one of the queue, and put on record what became of it before it is let go."""
-        execution = claimed.execution
-        call = to_call(execution, claimed.document)
-        active = self._enter(execution, call, Cancellation())
-        self._tell_started(active)
-        response: FunctionResponse | None = None
-        error: Exception | None = None
-        try:
-            response = self._invoke(active)
-        except SandboxError as failure:
-            error = failure
-        except Exception as failure:  # a defect, which must not take the execution with it
-            log.exception("the execution %s could not be run", execution.id)
-            error = failure
-        ended: Execution | None = None
-        try:
-            ended = self._settle(claimed, active, response, error)
-        finally:
-            self._leave(active)
-        if ended is None:
-            log.warning("the execution %s was taken for lost, and went on elsewhere", execution.id)
-        else:
-            self._tell_ended(ended, active, response, error)
-
-    def _settle(
-        self,
-        claimed: Claimed,
-        active: _Active,
-        response: FunctionResponse | None,
-        error: Exception | None,
-    ) -> Execution | None:
-        """Put what follows on record; None if that cannot be done, or it is not ours any more."""
-        queue = self._store.queue
-        if response is not None:
-            ended = self._answered(active, response, keep=True)
-        elif error is not None:
-            ended = self._failed(active, error)
-        if ended.status != "succeeded" and active.unwanted:
-            ended = replace(ended, status="cancelled")
-        elif ended.status == "cancelled":
-            # Nobody asked for it: the server stops.
-            return self._recorded(lambda: queue.give_up(claimed))
-        elif ended.status == "failed":
-            code, message = str(ended.code), str(ended.message)
-            follows = after_failure(
-                code,
-                claimed.attempt,
-                platform=error is not None,
-                retry_after=getattr(error, "retry_after", 0.0),
-                chance=random.random(),  # noqa: S311 - spreads load
-            )
-            if isinstance(follows, Again):
-                again = follows
-                return self._recorded(
-                    lambda: queue.again(claimed, again, code=code, message=message)
-                )
-            ended = replace(ended, status=follows.status)
-        return self._recorded(lambda: ended if queue.finish(claimed, ended) else None)
-
-    def _recorded(self, write: Callable[[], T]) -> T | None:
-        """What `write` returns; tried until the database can be used, or this server gives up."""
-        while True:
-            try:
-                return write()
-            except DatabaseUnavailableError as error:
-                log.warning("what became of an execution waits for the database: %s", error)
-                if self._giving_up.wait(_AWAY_SECONDS):
-                    return None
+        self._active.leave(active)
+        self._observers.ended(ended, response, error, active.call)
 
     def _cancel_active(self, id: str) -> bool:  # noqa: A002 - the field's name
         active = self._active.get(id)
@@ -425,25 +286,3 @@ class Dispatcher:
         active.unwanted = True
         active.cancellation.cancel()
         return True
-
-    def _tell_started(self, active: _Active) -> None:
-        for observer in self._observers:
-            try:
-                observer.started(active.execution, active.call)
-            except Exception:  # an observer's failure is not the invocation's
-                log.exception("an observer failed")
-
-    def _tell_ended(
-        self,
-        ended: Execution,
-        active: _Active,
-        response: FunctionResponse | None,
-        error: BaseException | None,
-    ) -> None:
-        if error is not None and not isinstance(error, SandboxError):
-            error = InternalError("a defect of the sandbox")
-        for observer in self._observers:
-            try:
-                observer.ended(ended, response, error, active.call)
-            except Exception:  # as above
-                log.exception("an observer failed")

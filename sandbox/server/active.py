@@ -1,0 +1,80 @@
+"""The executions that run in this process."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from sandbox.errors import InvalidRequestError, OverloadedError
+from sandbox.executions.live import LiveLog
+
+if TYPE_CHECKING:
+    from sandbox.cancellation import Cancellation
+    from sandbox.executions.model import Call, Execution
+
+
+class Active:
+    """One of them. Its log holds the last `log_bytes` bytes or more."""
+
+    def __init__(
+        self, execution: Execution, call: Call, *, cancellation: Cancellation, log_bytes: int
+    ) -> None:
+        self.execution = execution
+        self.call = call
+        self.cancellation = cancellation
+        self.log = LiveLog(attempt=execution.attempts, most_bytes=log_bytes)
+        # Whether somebody wants it to end, and not only the server, which stops.
+        self.unwanted = False
+
+
+class ActiveExecutions:
+    """All of them, by id. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._active: dict[str, Active] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    def get(self, id: str) -> Active | None:  # noqa: A002 - the field's name
+        """The one of that id, if it runs."""
+        return self._active.get(id)
+
+    def check_open(self) -> None:
+        """Raise OverloadedError if nothing may begin any more."""
+        if self._closed:
+            raise OverloadedError("the server is stopping", retry_after=1.0)
+
+    def enter(self, active: Active) -> None:
+        """It begins.
+
+        Raises:
+            OverloadedError: nothing may begin any more.
+            InvalidRequestError: one of that id runs.
+        """
+        id = active.execution.id  # noqa: A001 - the field's name
+        with self._changed:
+            self.check_open()
+            if id in self._active:
+                raise InvalidRequestError("an execution of that id is running")
+            self._active[id] = active
+
+    def leave(self, active: Active) -> None:
+        """It runs no more. How it ended is to be on record by now: who follows it looks there."""
+        with self._changed:
+            del self._active[active.execution.id]
+            self._changed.notify_all()
+        active.log.close()
+
+    def close(self) -> None:
+        """Let nothing begin any more."""
+        with self._changed:
+            self._closed = True
+
+    def wait(self, seconds: float) -> list[Active]:
+        """Wait until none runs, at most that long; those that still do."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._active, seconds)
+            return list(self._active.values())

@@ -1,0 +1,68 @@
+"""Who is told of executions: metrics, traces, structured logs."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from sandbox.errors import InternalError, SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandbox.executions.model import Call, Execution
+    from sandbox.models import FunctionResponse
+
+log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Told of every execution, in the thread that runs it.
+
+    One that has several attempts begins and ends with each; all but the last end as `retrying`,
+    or as `queued` if the platform could not run it. What an observer raises is logged, and changes
+    nothing.
+    """
+
+    def started(self, execution: Execution, call: Call) -> None:
+        """It begins to run."""
+
+    def ended(
+        self,
+        execution: Execution,
+        response: FunctionResponse | None,
+        error: SandboxError | None,
+        call: Call,
+    ) -> None:
+        """It has ended: with a response, or with what the platform failed for."""
+
+
+class Observers:
+    """Tells all of them."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def started(self, execution: Execution, call: Call) -> None:
+        """It begins to run."""
+        for observer in self._observers:
+            try:
+                observer.started(execution, call)
+            except Exception:  # foreign code, whose failure is not the invocation's
+                log.exception("an observer failed")
+
+    def ended(
+        self,
+        execution: Execution,
+        response: FunctionResponse | None,
+        error: BaseException | None,
+        call: Call,
+    ) -> None:
+        """It has ended. What is no `SandboxError` is told as a defect of ours."""
+        if error is not None and not isinstance(error, SandboxError):
+            error = InternalError("a defect of the sandbox")
+        for observer in self._observers:
+            try:
+                observer.ended(execution, response, error, call)
+            except Exception:  # as above
+                log.exception("an observer failed")

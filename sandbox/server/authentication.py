@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from limits import RateLimitItemPerMinute
@@ -21,11 +20,17 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from sandbox.errors import ForbiddenError, OverloadedError, UnauthenticatedError
 from sandbox.server.callers import ALL_SCOPES, Caller
+from sandbox.server.credentials import RefusedError, credential_of
+from sandbox.server.jwt import JwtVerifier
+from sandbox.server.keyring import KeyVerifier
+from sandbox.server.keys import KeyStore
 from sandbox.server_settings import LOOPBACK
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from starlette.datastructures import Headers
 
+    from sandbox.server.credentials import Verifier
     from sandbox.server_settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -33,26 +38,8 @@ log = logging.getLogger(__name__)
 # The header `WWW-Authenticate` of a 401 (RFC 6750, section 3).
 CHALLENGE: Final = 'Bearer realm="alyx-sandbox"'
 ANONYMOUS: Final = Caller(id="anonymous", scopes=ALL_SCOPES)
-# A credential longer than this is not looked at, in characters.
-LONGEST: Final = 8192
 # Failures of one address that are looked into, in a minute.
 FAILURES: Final = RateLimitItemPerMinute(30)
-
-_BEARER: Final = re.compile(r"bearer +([!-~]+)", re.IGNORECASE | re.ASCII)
-
-
-class RefusedError(Exception):
-    """A credential that is not taken. The text says why, without any of it: for the log only."""
-
-
-class Verifier(Protocol):
-    """One way to prove who one is."""
-
-    def claims(self, credential: str) -> bool:
-        """Whether the credential is of this kind, by its form alone."""
-
-    async def verify(self, credential: str) -> Caller:
-        """Whose it is. Raises RefusedError."""
 
 
 class Authenticator:
@@ -75,13 +62,18 @@ class Authenticator:
             self._refuse_web_pages(headers)
             return ANONYMOUS
         try:
-            credential = _credential(headers)
+            credential = credential_of(headers)
             for verifier in self._verifiers:
                 if verifier.claims(credential):
                     return await verifier.verify(credential)
             raise RefusedError("it is no API key and no token of a kind that is accepted")
         except RefusedError as refused:
             raise self._failed(client, str(refused)) from None
+
+    def close(self) -> None:
+        """Write down which keys were used, and let go of the database."""
+        for verifier in self._verifiers:
+            verifier.close()
 
     def _failed(self, client: str, reason: str) -> UnauthenticatedError | OverloadedError:
         address = _network(client)
@@ -119,21 +111,18 @@ class Authenticator:
             )
 
 
-def _credential(headers: Headers) -> str:
-    """The one credential of the request. Raises RefusedError."""
-    bearers, keys = headers.getlist("authorization"), headers.getlist("x-api-key")
-    if not bearers and not keys:
-        raise RefusedError("no credential")
-    if len(bearers) + len(keys) > 1:
-        raise RefusedError("more than one credential")
-    if sum(map(len, bearers + keys)) > LONGEST + len("Bearer "):
-        raise RefusedError("the credential is too long")
-    if keys:
-        return keys[0]
-    match = _BEARER.fullmatch(bearers[0])
-    if match is None:
-        raise RefusedError("the header Authorization has another form than `Bearer …`")
-    return match[1]
+def build_authenticator(settings: ServerSettings, database: sa.Engine) -> Authenticator:
+    """What the settings ask for: API keys of the database, and tokens where there is a `jwt`.
+
+    Raises:
+        DatabaseUnavailableError: the database cannot be used.
+    """
+    if settings.authentication == "none":
+        return Authenticator(settings)
+    verifiers: tuple[Verifier, ...] = (KeyVerifier(KeyStore(database), settings.limits),)
+    if settings.jwt is not None:
+        verifiers += (JwtVerifier(settings.jwt, settings.limits),)
+    return Authenticator(settings, verifiers=verifiers)
 
 
 def _name(url: str) -> str | None:

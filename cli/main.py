@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "validate": (".functions", "validate", "Check functions against manifest rules and settings."),
     "new": (".new", "new", "Create a function to begin with."),
     "watch": (".watch", "watch", "Reload functions as they change; serve `sandbox invoke`."),
+    "keys": (".keys", "keys", "Create, list and revoke the API keys of `sandbox serve`."),
     "build": (".build", "build", "Build functions and install what they depend on."),
     "bundles": (".bundles", "bundles", "List and remove bundles: code, dependencies, builds."),
     "images": (".images", "images", "Build, list and remove the runtimes' images."),
@@ -55,7 +56,15 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
-        command = getattr(import_module(module, __package__), attribute)
+        try:
+            command = getattr(import_module(module, __package__), attribute)
+        except ModuleNotFoundError as missing:
+            if (missing.name or "").partition(".")[0] in ("sandbox", "sandbox_cli"):
+                raise
+            raise click.UsageError(
+                f"`sandbox {cmd_name}` needs the package {missing.name}: "
+                "pip install 'alyx-sandbox[serve]'"
+            ) from None
         assert isinstance(command, click.Command)  # noqa: S101 - the table is ours
         return command
 

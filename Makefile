@@ -15,7 +15,7 @@ help: ## Say what the targets do
 demo: images ## Set everything up and invoke the examples
 	@scripts/demo
 
-test: venv-dev images ## Set everything up, check the code, run all tests
+test: venv-dev images test-tools ## Set everything up, check the code, run all tests
 	@$(MAKE) --no-print-directory check
 	$(BIN)/pytest
 
@@ -44,6 +44,9 @@ image-%: engine venv base-tools ## Build one image: image-python, image-node, â€
 base-tools:
 	@scripts/base-tools $(BASE)
 
+test-tools:
+	@scripts/test-tools
+
 venv: .venv/.runtime
 venv-dev: .venv/.dev
 venv-bench: .venv/.bench
@@ -65,4 +68,4 @@ clean: ## Remove this project's containers, images, caches and virtual environme
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check fix bench engine images base-tools venv venv-dev venv-bench clean
+.PHONY: help demo test check fix bench engine images base-tools test-tools venv venv-dev venv-bench clean

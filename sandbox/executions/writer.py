@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from sandbox.executions.database import unavailable
@@ -31,6 +31,8 @@ _GATHER_SECONDS: Final = 0.2
 # Written at once when there are that many.
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 2.0
+# The database's own trouble, which passes: away, locked, full.
+_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError, OSError)
 
 
 class Writer:
@@ -138,14 +140,10 @@ class Writer:
         try:
             with self._engine.begin() as connection:
                 connection.execute(self._upsert, list(rows.values()))
-        except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
+        except _AWAY as error:
             return error
-        except DBAPIError:
-            # One of them is not to the database's taste: the others are written.
+        except Exception:  # one of them is not to the database's taste: the others are written
             return self._write_singly(rows)
-        except Exception as error:  # the edge of a thread, which has to go on
-            log.exception("executions could not be recorded")
-            return error
         return None
 
     def _write_singly(self, rows: Mapping[str, Row]) -> Exception | None:
@@ -153,11 +151,11 @@ class Writer:
             try:
                 with self._engine.begin() as connection:
                     connection.execute(self._upsert, [row])
-            except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
+            except _AWAY as error:
                 return error  # all are tried again: to write one twice changes nothing
-            except DBAPIError as error:
+            except Exception:  # the edge of a thread, which has to go on
                 self._dropped += 1
-                log.error("the execution %s was not recorded: %s", row["id"], error.orig)
+                log.exception("the execution %s was not recorded", row["id"])
         return None
 
     def _noted(self, rows: Mapping[str, Row]) -> None:

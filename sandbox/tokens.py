@@ -91,7 +91,7 @@ def verify(
             expires_at=int(found["exp"]),
         )
     # A header or a body of any form can stand in it, and PyJWT does not expect them all.
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError, RecursionError):
+    except (jwt.PyJWTError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         raise InvalidTokenError("it is no token of ours") from None
     _check_time(claims, time.time() if now is None else now)
     if function is not None and claims.function != function:

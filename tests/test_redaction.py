@@ -170,3 +170,25 @@ def test_a_secret_in_a_name_that_was_looked_up_is_found() -> None:
     denied = NetworkDenied(destination="s3cretvalue.example.org", reason="not allowed")
     stats = Redactor({"KEY": "S3cretValue"}).network(NetworkStats(denied=(denied,)))
     assert stats.denied[0].destination == "[secret KEY].example.org"
+
+
+TOKEN = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl-_"
+
+
+@pytest.mark.parametrize("secrets", [{}, {"KEY": "hunter2hunter2"}], ids=["alone", "with others"])
+def test_the_internal_token_is_replaced_too(secrets: dict[str, str]) -> None:
+    plain = Redactor(secrets)
+    redactor = plain.with_token(TOKEN)
+    entry = LogEntry(message=f"Bearer {TOKEN}", data={TOKEN: [TOKEN]}, timestamp="t")
+    shown = redactor.entry(entry)
+    mark = "[secret internal_token]"
+    assert (shown.message, shown.data) == (f"Bearer {mark}", {mark: [mark]})
+    error = FunctionError(code="X", message=TOKEN, details={"stderr": f"-{TOKEN}-"})
+    assert redactor.error(error).to_dict() == {
+        "code": "X", "message": mark, "details": {"stderr": f"-{mark}-"},
+    }  # fmt: skip
+    for name, value in secrets.items():
+        assert redactor.entry(LogEntry(message=value)).message == f"[secret {name}]"
+    # Only that invocation's: the next has one of its own.
+    assert plain.entry(entry) == entry
+    assert plain.with_token("") is plain

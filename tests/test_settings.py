@@ -114,3 +114,38 @@ def test_a_bad_secrets_file_is_an_error_that_shows_no_value(text: str, tmp_path:
     with pytest.raises(InvalidSettingsError) as wrong:
         load_secrets(file)
     assert "canary" not in f"{wrong.value}{wrong.value.details}"
+
+
+JWT = "issuer: i, audience: a"
+
+
+@pytest.mark.parametrize("place", ["keys.json", "https://id.example.org/keys"])
+def test_keys_of_tokens_are_in_a_file_beside_the_settings_or_at_a_url(
+    place: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "sandbox.yaml"
+    file.write_text(f"server: {{jwt: {{jwks: '{place}', {JWT}}}, tokens: {{key_file: k.pem}}}}\n")
+    server = load_settings(file).server
+    assert server.jwt is not None
+    assert server.jwt.jwks == (place if "://" in place else str(tmp_path / place))
+    assert server.tokens.key_file == tmp_path / "k.pem"
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (f"jwks: 'http://id.example.org/keys', {JWT}", "a file or an https URL"),
+        ("jwks: k.json, issuer: i", "jwt.audience is missing"),
+        (f"jwks: k.json, {JWT}, algorithms: [HS256]", "algorithms"),
+        (f"jwks: k.json, {JWT}, algorithms: [none]", "algorithms"),
+        (f"jwks: k.json, {JWT}, scope: [read]", "did you mean 'scopes'"),
+    ],
+)
+def test_a_section_for_tokens_that_cannot_be_used_is_an_error(
+    section: str, expected: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "sandbox.yaml"
+    file.write_text(f"server:\n  jwt: {{{section}}}\n")
+    with pytest.raises(InvalidSettingsError) as wrong:
+        load_settings(file)
+    assert expected in str(wrong.value)

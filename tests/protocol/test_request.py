@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sandbox.errors import InvalidRequestError
 from sandbox.models import AuthContext, FunctionContext, FunctionRequest
-from sandbox.protocol.request import encode_request, file_upload, parse_input
+from sandbox.protocol.request import add_token, encode_request, file_upload, parse_input
 from tests.protocol.test_json_values import json_values
 
 MIB = 1 << 20
@@ -43,6 +43,15 @@ def test_a_request_is_the_contract_s_document_on_one_line() -> None:
             "internal_token": "token_xyz",
         },
     }  # fmt: skip
+
+
+@given(json_values, st.text(st.characters(codec="ascii")))
+def test_a_token_that_comes_later_stands_where_it_would_have_stood(
+    value: object, token: str
+) -> None:
+    document = {"internal_token": "", "value": value}
+    later = add_token(encode_request(request(document), max_bytes=MIB), token)
+    assert later == encode_request(request(document, internal_token=token), max_bytes=MIB)
 
 
 def test_an_anonymous_call_has_null_for_auth() -> None:

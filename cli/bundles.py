@@ -69,7 +69,7 @@ def prune(common: Common, older_than: float, everything: bool) -> None:
     settings = common.settings()
     store = _store(common)
     # A container that a killed process left behind still uses its bundle: it goes first.
-    engine = DockerEngine(host=settings.engine.host, timeout=settings.engine.timeout)
+    engine = DockerEngine(settings.engine)
     try:
         reap(engine, store)
     finally:

@@ -36,7 +36,7 @@ def doctor(common: Common, attack: bool) -> None:
     something did not hold.
     """
     settings = common.settings()
-    engine = DockerEngine(host=settings.engine.host, timeout=settings.engine.timeout)
+    engine = DockerEngine(settings.engine)
     if attack:
         _attack(common, engine, settings)
         return

@@ -146,7 +146,7 @@ class _BuildScreen:
 
 @contextmanager
 def _engine(settings: Settings) -> Iterator[DockerEngine]:
-    engine = DockerEngine(host=settings.engine.host, timeout=settings.engine.timeout)
+    engine = DockerEngine(settings.engine)
     try:
         yield engine
     finally:

@@ -72,9 +72,7 @@ class Sandbox:
         self._redactors: dict[tuple[str, ...], Redactor] = {}
         self._registry = Registry(Path(functions), registrar=registrar)
         self._owns_engine = engine is None
-        self.engine: Engine = engine or DockerEngine(
-            host=self.settings.engine.host, timeout=self.settings.engine.timeout
-        )
+        self.engine: Engine = engine or DockerEngine(self.settings.engine)
         self._store = self.settings.store or default_store(os.environ)
         self._owner = Owner(self._store)
         bundles = self._bundles = BundleStore(self._store)

@@ -42,6 +42,9 @@ _PATHS: Final = (
     ("store",),
     ("secrets_file",),
     ("images", "ca_bundle"),
+    ("engine", "tls", "ca"),
+    ("engine", "tls", "cert"),
+    ("engine", "tls", "key"),
     ("server", "tokens", "key_file"),
     ("server", "jwt", "jwks"),
 )
@@ -53,12 +56,46 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class EngineTls(_Settings):
+    """The files (PEM) that an engine on another machine is reached with."""
+
+    ca: Path | None = Field(
+        default=None,
+        description="CA certificates that the engine's is checked with; else the host's.",
+    )
+    cert: Path | None = Field(default=None, description="Our certificate, for the engine to check.")
+    key: Path | None = Field(default=None, description="The key of that certificate.")
+    verify: bool = Field(default=True, description="Whether the engine's certificate is checked.")
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together")
+        return self
+
+
 class EngineSettings(_Settings):
     """The container engine."""
 
     host: str | None = Field(
         default=None,
-        description="Where the engine listens; else `DOCKER_HOST`, else the local socket.",
+        description="Where the engine listens, such as `unix:///run/docker.sock` or "
+        "`tcp://10.0.0.5:2376`; else `DOCKER_HOST`, else the local socket.",
+    )
+    tls: EngineTls | None = Field(
+        default=None,
+        description="Certificates for an engine behind TCP; else `DOCKER_TLS_VERIFY` and "
+        "`DOCKER_CERT_PATH` count.",
+    )
+    plaintext: bool = Field(
+        default=False,
+        description="Whether TCP without TLS will do: it makes everyone root on the engine's host "
+        "who can reach it.",
+    )
+    delivery: Literal["auto", "mount", "volume"] = Field(
+        default="auto",
+        description="How files get into containers: by `mount` from this machine's disk, or in a "
+        "`volume` that the engine keeps. `auto` mounts where the engine has a Unix socket.",
     )
     runtime_class: Literal["auto", "runc", "crun", "gvisor"] = Field(
         default="auto",

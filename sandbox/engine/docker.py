@@ -9,36 +9,46 @@ from typing import TYPE_CHECKING, Any, Final
 
 import docker.errors
 from docker.api import APIClient
-from docker.utils import kwargs_from_env
+from docker.tls import TLSConfig
 
 from sandbox.engine.base import ContainerInfo, ContainerSpec, EngineInfo, Image
 from sandbox.engine.docker_config import RUNTIME_NAMES, create_config
 from sandbox.engine.docker_container import DockerContainer, remove_container
 from sandbox.engine.docker_errors import retried, translated
 from sandbox.engine.docker_images import DockerImages
+from sandbox.engine.endpoint import find_endpoint
 from sandbox.errors import EngineUnavailableError, RuntimeNotAvailableError
+from sandbox.settings import EngineSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from sandbox.engine.attached import Attacher
+    from sandbox.engine.endpoint import Tls
+
 _MIN_API: Final = (1, 41)
 
 
 class DockerEngine:
-    """A Docker engine, reached at `host` or where the environment says.
+    """A Docker engine, reached as the settings or Docker's variables say. Connects lazily.
 
-    `timeout` (seconds) bounds each call that should be quick. Connects lazily.
+    Raises:
+        InvalidSettingsError: its address cannot be used.
     """
 
-    def __init__(self, *, host: str | None = None, timeout: float = 30.0) -> None:
-        options = kwargs_from_env(os.environ)
-        if host is not None:
-            options["base_url"] = host
-        self._options = options | {"timeout": timeout, "max_pool_size": 64}
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        self._settings = settings or EngineSettings()
+        self._endpoint = find_endpoint(self._settings, os.environ)
         self._client_or_none: APIClient | None = None
+        self._attacher: Attacher | None = None
         self._info: EngineInfo | None = None
         self._asking = threading.RLock()
+
+    @property
+    def local(self) -> bool:
+        """Whether it is this machine's, where a path means the same to both of us."""
+        return self._endpoint.local
 
     @property
     def _client(self) -> APIClient:
@@ -48,12 +58,20 @@ class DockerEngine:
             return self._client_or_none
 
     def _connect(self) -> APIClient:
+        endpoint = self._endpoint
+        timeout = self._settings.timeout
         with translated("connect to the engine"):
-            client = APIClient(version="auto", **self._options)
-        if client.base_url.startswith("http+"):
-            # A local socket needs no proxy and no password: looking for them before each call
-            # is a seventh of what a container's life costs this process.
-            client.trust_env = False
+            if not endpoint.local:
+                from sandbox.engine.attached import Attacher  # noqa: PLC0415 - only where needed
+
+                self._attacher = Attacher(endpoint, timeout=timeout)
+            client = _Client(
+                version="auto",
+                base_url=endpoint.url,
+                tls=_tls_config(endpoint.tls),
+                timeout=timeout,
+                max_pool_size=64,
+            )
         api_version = client.api_version
         if tuple(int(part) for part in api_version.split(".")) < _MIN_API:
             client.close()
@@ -110,13 +128,18 @@ class DockerEngine:
         container_id = created["Id"]
         try:
             with translated("attach to a container"):
-                attached = client.attach_socket(
-                    container_id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-                )
+                attached = self._attach(client, container_id)
             return DockerContainer(client, container_id, attached)
         except BaseException:
             self.remove(container_id)
             raise
+
+    def _attach(self, client: APIClient, container_id: str) -> Any:
+        if self._attacher is not None:
+            return self._attacher.attach(client.api_version, container_id)
+        return client.attach_socket(
+            container_id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        )
 
     def containers(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
         """All containers that carry these labels. See `Engine.containers`."""
@@ -171,6 +194,35 @@ class DockerEngine:
         if self._client_or_none is not None:
             self._client_or_none.close()
             self._client_or_none = None
+        if self._attacher is not None:
+            self._attacher.close()
+            self._attacher = None
+
+
+class _Client(APIClient):  # type: ignore[misc] # the SDK has no types
+    """The SDK's client, which does not look at the environment for proxies and passwords.
+
+    An engine is reached directly, with the certificates that the settings name. And to look before
+    each call is a seventh of what a container's life costs this process.
+    """
+
+    @property
+    def trust_env(self) -> bool:
+        return False
+
+    @trust_env.setter
+    def trust_env(self, value: bool) -> None:
+        """The session sets it while it is made, and asks for the engine's version then."""
+
+
+def _tls_config(tls: Tls | None) -> TLSConfig | bool:
+    if tls is None:
+        return False
+    return TLSConfig(
+        client_cert=None if tls.cert is None else (str(tls.cert), str(tls.key)),
+        ca_cert=None if tls.ca is None else str(tls.ca),
+        verify=tls.verify,
+    )
 
 
 def _components(info: Mapping[str, Any]) -> dict[str, str]:

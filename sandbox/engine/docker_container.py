@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import select
 import signal
-import ssl
 import time
 from collections import deque
 from datetime import datetime
@@ -34,7 +33,8 @@ class DockerContainer:
     def __init__(self, client: APIClient, container_id: str, attached: Any) -> None:
         self.id = container_id
         self._client = client
-        # What the SDK hands out is a file object around the socket, tied to the response.
+        # What the SDK hands out for a local socket is a file object around it, tied to the
+        # response; for an engine elsewhere it is a plain socket, see `attached`.
         self._attached = attached
         self._socket: socket.socket = getattr(attached, "_sock", attached)
         self._socket.setblocking(False)
@@ -90,7 +90,7 @@ class DockerContainer:
             if self._end_pending:
                 self._end_pending = False
                 self._socket.shutdown(1)  # SHUT_WR: with StdinOnce this ends the function's stdin
-        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        except BlockingIOError:
             return
         except OSError:
             # The function ended, or closed its stdin, before it had read all: no fault of ours.
@@ -100,7 +100,7 @@ class DockerContainer:
     def _read(self) -> None:
         try:
             data = self._socket.recv(_READ_SIZE)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except BlockingIOError:
             return
         except ConnectionError:
             data = b""
@@ -160,8 +160,10 @@ class DockerContainer:
 
     def close(self) -> None:
         """Close the attached stream. May be called twice."""
-        with contextlib.suppress(OSError):
-            self._attached._response.close()
+        response = getattr(self._attached, "_response", None)
+        if response is not None:
+            with contextlib.suppress(OSError):
+                response.close()
         with contextlib.suppress(OSError):
             self._attached.close()
         with contextlib.suppress(OSError):

@@ -104,7 +104,7 @@ class Authenticator:
         origin = headers.get("origin")
         if origin is None or origin in self._settings.cors:
             return
-        if urlsplit(origin).netloc != headers.get("host"):
+        if origin.partition("://")[2] != headers.get("host"):
             raise ForbiddenError(
                 "pages of other origins may not call",
                 hint="allow the origin in `server.cors`",
@@ -137,8 +137,8 @@ def _network(client: str) -> str:
     """Whom failures are counted for: an address, or the /64 that one subscriber of IPv6 has."""
     try:
         address = ipaddress.ip_address(client)
-    except ValueError:
-        return client
+    except ValueError:  # a Unix socket's, or what a proxy passed on
+        return ""
     if address.version == 4:
         return str(address)
     if address.ipv4_mapped is not None:

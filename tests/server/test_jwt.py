@@ -272,7 +272,7 @@ def test_keys_that_a_token_brings_along_are_not_used(verifier: JwtVerifier) -> N
 
 
 @pytest.mark.parametrize(
-    "more", [{"crit": ["b64"], "b64": False}, {"crit": ["exp"]}, {"crit": []}, {"b64": False}],
+    "more", [{"crit": ["b64"], "b64": False}, {"crit": ["b64"], "b64": True}, {"crit": ["exp"]}, {"crit": []}, {"b64": False}],
     ids=str,
 )  # fmt: skip
 def test_extensions_that_have_to_be_understood_are_refused(

@@ -140,6 +140,8 @@ class FakeContainer:
 class FakeEngine:
     """See `sandbox.engine.base.Engine`. It has all of the project's images, up to date."""
 
+    local = True
+
     def __init__(self) -> None:
         self._images = {
             reference(name): Image(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from sandbox.bundle import KEPT, BundleStore
+from sandbox.delivery import delivery_of
 from sandbox.engine.docker import DockerEngine
-from sandbox.reaper import reap
+from sandbox.reaper import Owner, reap
 from sandbox.settings import default_store
 from sandbox.units import format_duration, format_size
 
@@ -69,12 +71,12 @@ def prune(common: Common, older_than: float, everything: bool) -> None:
     settings = common.settings()
     store = _store(common)
     # A container that a killed process left behind still uses its bundle: it goes first.
-    engine = DockerEngine(settings.engine)
-    try:
+    found = BundleStore(store)
+    with closing(DockerEngine(settings.engine)) as engine, closing(Owner(store)) as owner:
         reap(engine, store)
-    finally:
-        engine.close()
-    removed = BundleStore(store).prune(older_than=0.0 if everything else older_than)
+        removed = found.prune(older_than=0.0 if everything else older_than)
+        delivery = delivery_of(engine, settings.engine, bundles=found, store=store, owner=owner)
+        delivery.prune()
     if common.json:
         print_json({"bundles": removed})
         return

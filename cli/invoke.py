@@ -8,7 +8,6 @@ same either way: both print response documents.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,7 @@ def _connect(common: Common) -> Connection | None:
     """A connection to the process that serves these functions; None if there is none."""
     from sandbox.local.address import find_address  # noqa: PLC0415 - not needed for help
 
-    address = find_address(common.functions, common.settings_file, os.environ)
+    address = find_address(common.functions, common.settings_file, common.environment)
     if not address.socket.exists():
         return None
 

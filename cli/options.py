@@ -31,16 +31,30 @@ class Common:
     functions: Path
     settings_file: Path | None
     json: bool
+    engine: str | None = None
+    engine_tls: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment, in which the options of the engine stand as the variables they are."""
+        environment = dict(os.environ)
+        if self.engine is not None:
+            environment["SANDBOX_ENGINE__HOST"] = self.engine
+        if self.engine_tls is not None:
+            for name in ("ca", "cert", "key"):
+                variable = f"SANDBOX_ENGINE__TLS__{name.upper()}"
+                environment[variable] = str(self.engine_tls.absolute() / f"{name}.pem")
+        return environment
 
     def settings(self) -> Settings:
         """The operator's settings. Raises InvalidSettingsError."""
         from sandbox.settings import load_settings  # noqa: PLC0415 - brings pydantic
 
-        return load_settings(self.settings_file, os.environ)
+        return load_settings(self.settings_file, self.environment)
 
 
 def common_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add `--functions`, `--settings` and `--json`; the command gets them as `common`."""
+    """Add the options that every command has; the command gets them as `common`."""
 
     @click.option(
         "--functions",
@@ -63,6 +77,17 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
         help="The operator's settings, else sandbox.yaml if it is there.",
     )
     @click.option(
+        "--engine",
+        metavar="URL",
+        help="Container engine, such as tcp://10.0.0.5:2376, in place of the settings' own.",
+    )
+    @click.option(
+        "--engine-tls",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Certificates for it, as in DOCKER_CERT_PATH: ca.pem, cert.pem, key.pem.",
+    )
+    @click.option(
         "--json",
         "as_json",
         is_flag=True,
@@ -72,9 +97,21 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(command)
     def with_common(
-        *, functions_dir: Path, settings_file: Path | None, as_json: bool, **others: Any
+        *,
+        functions_dir: Path,
+        settings_file: Path | None,
+        engine: str | None,
+        engine_tls: Path | None,
+        as_json: bool,
+        **others: Any,
     ) -> None:
-        common = Common(functions=functions_dir, settings_file=settings_file, json=as_json)
+        common = Common(
+            functions=functions_dir,
+            settings_file=settings_file,
+            engine=engine,
+            engine_tls=engine_tls,
+            json=as_json,
+        )
         command(common=common, **others)
 
     return with_common

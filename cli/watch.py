@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,7 +48,7 @@ def watch(common: Common, poll: bool) -> None:
     """
     screen: _Screen = _Lines() if common.json else _Words(common.functions)
     # Before the settings are read: if they change in between, no client finds us.
-    address = find_address(common.functions, common.settings_file, os.environ)
+    address = find_address(common.functions, common.settings_file, common.environment)
     settings = common.settings()
     secrets = load_secrets(settings.secrets_file)
     stop = threading.Event()

@@ -240,6 +240,14 @@ class BundleStore:
                     hashes.unlink()
         return removed
 
+    def digest_at(self, path: Path) -> str | None:
+        """The digest of the bundle whose directory `path` is; None if it is none."""
+        return path.name if path.parent == self._bundles else None
+
+    def holds(self, digest: str) -> bool:
+        """Whether there is such a bundle. For how long is not said."""
+        return (self._bundles / digest).is_dir()
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A directory that goes away, at the latest after this process has ended."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sandbox import images
 from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import RuntimeNotAvailableError
-from sandbox.policy import Policy, choose_runtime_class, effective_policy
+from sandbox.policy import Policy, choose_runtime_class, effective_policy, refuse_network
 from sandbox.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sandbox.builds.builder import Builder
     from sandbox.bundle import Bundle, BundleStore
+    from sandbox.delivery import Delivery
     from sandbox.engine.base import Engine, Image, RuntimeClass
     from sandbox.function import Function
     from sandbox.pool.notes import ColdNotes
@@ -64,19 +65,21 @@ class Deployment:
 class Deployer:
     """Makes deployments: snapshots and builds what changed, looks up the rest."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         engine: Engine,
         settings: Settings,
         *,
         store: BundleStore,
         builder: Builder,
+        delivery: Delivery,
         cold_notes: ColdNotes,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._store = store
         self._builder = builder
+        self._delivery = delivery
         self._cold_notes = cold_notes
         # Whether a changed function goes on as it was until it is rolled out.
         self.rolled = False
@@ -127,6 +130,8 @@ class Deployer:
             BuildFailedError: its build failed; the executor answers with BUILD_FAILED.
         """
         policy = effective_policy(function, self._settings)
+        if not self._delivery.carries_sockets:
+            refuse_network(function, policy.network)
         runtime_class = choose_runtime_class(
             policy.runtime_class, self._engine.info().runtime_classes
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sandbox.builds.builder import Builder
 from sandbox.bundle import BundleStore
+from sandbox.delivery import delivery_of
 from sandbox.deploy import Deployer
 from sandbox.engine.docker import DockerEngine
 from sandbox.errors import InvalidRequestError, SandboxError
@@ -76,10 +77,20 @@ class Sandbox:
         self._store = self.settings.store or default_store(os.environ)
         self._owner = Owner(self._store)
         bundles = self._bundles = BundleStore(self._store)
-        self._builder = Builder(self.engine, self.settings, store=bundles, owner=self._owner)
+        self._delivery = delivery_of(
+            self.engine, self.settings.engine, bundles=bundles, store=self._store, owner=self._owner
+        )
+        self._builder = Builder(
+            self.engine, self.settings, store=bundles, owner=self._owner, delivery=self._delivery
+        )
         cold_notes = ColdNotes(self._store)
         self._deployer = Deployer(
-            self.engine, self.settings, store=bundles, builder=self._builder, cold_notes=cold_notes
+            self.engine,
+            self.settings,
+            store=bundles,
+            builder=self._builder,
+            delivery=self._delivery,
+            cold_notes=cold_notes,
         )
         # As functions reach it, which may be by another name.
         self._alyx_url = (
@@ -87,7 +98,11 @@ class Sandbox:
         )
         self._gateways = Gateways(self.settings.network, directory=self._owner.gateways)
         self._launcher = Launcher(
-            self.engine, self.settings, owner=self._owner, gateways=self._gateways
+            self.engine,
+            self.settings,
+            owner=self._owner,
+            gateways=self._gateways,
+            delivery=self._delivery,
         )
         self._pool = Pool(self._launcher, self.settings, ahead=warm, cold_notes=cold_notes)
         self._executor = Executor(
@@ -262,6 +277,7 @@ class Sandbox:
         try:
             reap(self.engine, self._store)
             self._bundles.prune()
+            self._delivery.prune()
         except (SandboxError, OSError):  # the next process will find them
             return
 

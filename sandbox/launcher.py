@@ -22,6 +22,7 @@ from sandbox.protocol.logs import LimitExceeded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandbox.delivery import Delivery
     from sandbox.deploy import Deployment
     from sandbox.engine.base import Engine
     from sandbox.gateway.gateway import Gateways
@@ -49,12 +50,19 @@ class Launcher:
     """Makes and removes containers. Safe to use from many threads."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, *, owner: Owner, gateways: Gateways
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        owner: Owner,
+        gateways: Gateways,
+        delivery: Delivery,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._owner = owner
         self._gateways = gateways
+        self._delivery = delivery
         self._starters = ThreadPoolExecutor(settings.concurrency + 4, "starter")
         self._removers = ThreadPoolExecutor(_REMOVALS, "remover")
         self._closing = threading.Event()
@@ -77,21 +85,20 @@ class Launcher:
         gateway = self._gateways.open(deployment.policy.network)
         nonce = secrets.token_hex(8)
         try:
-            container = self._engine.create(
-                function_spec(
-                    function,
-                    deployment.policy,
-                    image=deployment.image,
-                    bundle=deployment.bundle.path,
-                    uid=new_uid(),
-                    runtime_class=deployment.runtime_class,
-                    labels=self._owner.labels(function.name),
-                    nonce=nonce,
-                    announce=function.interface == "stdio",
-                    env=deployment.env,
-                    network=gateway.attachment,
-                )
+            spec = function_spec(
+                function,
+                deployment.policy,
+                image=deployment.image,
+                bundle=deployment.bundle.path,
+                uid=new_uid(),
+                runtime_class=deployment.runtime_class,
+                labels=self._owner.labels(function.name),
+                nonce=nonce,
+                announce=function.interface == "stdio",
+                env=deployment.env,
+                network=gateway.attachment,
             )
+            container = self._engine.create(self._delivery.deliver(spec))
         except BaseException:
             gateway.close()
             raise

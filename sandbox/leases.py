@@ -86,7 +86,7 @@ class Leases:
         """How each bundle that was ever taken is used, by digest. For certain within `removing`."""
         with self._lock:
             self._let_go()
-        in_use = self._in_use()
+        in_use = self.in_use()
         return {
             entry.name: Use(in_use=entry.name in in_use, last=entry.stat().st_mtime)
             for entry in self._used.iterdir()
@@ -115,7 +115,7 @@ class Leases:
         weakref.finalize(self, _give_up, self._own, descriptor)
         self._claimed = True
 
-    def _in_use(self) -> set[str]:
+    def in_use(self) -> set[str]:
         """What living processes hold; what dead ones held is cleared."""
         held: set[str] = set()
         for claim in self._claims.iterdir():

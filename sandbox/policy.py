@@ -275,6 +275,7 @@ def build_spec(  # noqa: PLR0913
     uid: int,
     runtime_class: RuntimeClass,
     labels: Mapping[str, str],
+    scratch: tuple[str, ...] = (),
     network: Attachment = Attachment(),  # noqa: B008 - frozen
 ) -> ContainerSpec:
     """The container that compiles or builds what is at /src, or installs what it asks for.
@@ -297,6 +298,7 @@ def build_spec(  # noqa: PLR0913
         pids=build.pids,
         tmp=min(build.tmp, build.memory),
         tmp_exec=True,
+        scratch=scratch,
         shm=LARGEST_SHM,
         open_files=max(settings.limits.open_files, 4096),
         file_size=settings.limits.file_size,
@@ -306,6 +308,27 @@ def build_spec(  # noqa: PLR0913
         runtime_class=runtime_class,
         network="bridge" if build.network == "bridge" else "none",
         labels=labels,
+    )
+
+
+def refuse_network(function: Function, network: NetworkPolicy) -> None:
+    """Refuse a function that may reach something, where the engine is on another machine.
+
+    Raises:
+        PolicyRefusedError: what it may reach are sockets, which exist on one machine only.
+    """
+    if network.destinations:
+        asked = f"{function.where('network')}: network: the function asks for destinations"
+        other = "ask for `network: none`"
+    elif network.callback is not None:
+        asked = f"{function.name}: every function may reach `alyx_url`"
+        other = "leave `alyx_url` out of the settings"
+    else:
+        return
+    raise PolicyRefusedError(
+        f"{asked}, and the engine is on another machine: what a function may reach is a socket "
+        "of this machine, and cannot be mounted there",
+        hint=f"run the server beside the engine (docs/remote.md), or {other}",
     )
 
 

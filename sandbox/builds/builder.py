@@ -30,6 +30,7 @@ from sandbox.builds.source import BundleSource
 from sandbox.builds.steps import STEP, step_env, step_image, step_registries
 from sandbox.engine.base import Mount
 from sandbox.errors import InvalidManifestError
+from sandbox.gateway.allocation import Attachment
 from sandbox.policy import choose_runtime_class
 from sandbox.runtimes import Runtime
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.bundle import Bundle, BundleStore
+    from sandbox.delivery import Delivery
     from sandbox.engine.base import Engine, RuntimeClass
     from sandbox.function import Function
     from sandbox.reaper import Owner
@@ -47,6 +49,7 @@ log = logging.getLogger(__name__)
 
 # What the compile command in the `go` image leaves in its output directory.
 COMPILED: Final = "function"
+_COMPILE: Final = '/opt/alyx/compile "$@" >&2 && exec tar -cf - -C /out .'
 _HOME: Final = {"HOME": "/tmp/home", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
 # What failed is not tried again at once, whoever asks: a hanging build would be run without end.
 _RETRY: Final = 30.0
@@ -66,12 +69,19 @@ class Builder:
     """Builds functions in containers, once for each version. Safe to use from many threads."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, *, store: BundleStore, owner: Owner
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        store: BundleStore,
+        owner: Owner,
+        delivery: Delivery,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._store = store
         self._owner = owner
+        self._delivery = delivery
         self._network = BuildNetwork(
             settings, directory=owner.gateways / "builds", default_hosts=self._default_hosts
         )
@@ -97,7 +107,7 @@ class Builder:
         """The id of an image, up to date."""
         return images.require(self._engine, name).id
 
-    def produce(
+    def produce(  # noqa: PLR0913
         self,
         key: str,
         job: Job,
@@ -105,10 +115,14 @@ class Builder:
         function: str,
         runtime_class: RuntimeClass,
         tools: Sequence[str] = (),
+        offline: bool = False,
     ) -> Bundle:
-        """The bundle that `job` gives on its stdout, as an archive; kept under `key`."""
+        """The bundle that `job` gives on its stdout, as an archive; kept under `key`.
+
+        `offline`, it reaches nothing, whatever the settings allow.
+        """
         # Before the key is locked: to find them may take a build of its own.
-        places = self._network.places(tools)
+        places = () if offline else self._network.places(tools)
         hosts = frozenset(place.host for place in places)
 
         def build_into(output: Path) -> None:
@@ -125,7 +139,11 @@ class Builder:
             from sandbox.builds.unpack import Archive  # noqa: PLC0415 - tarfile, where needed
 
             archive = Archive(output.parent / "archive", cap=self._settings.build.output)
-            with contextlib.closing(archive), self._network.open(places) as network:
+            way_out = contextlib.nullcontext(Attachment())
+            with (
+                contextlib.closing(archive),
+                way_out if offline else self._network.open(places) as network,
+            ):
                 env = {**_HOME, **job.env, **self._network.variables(tools)}
                 self.run(
                     dataclasses.replace(job, env=env, network=network, hosts=hosts),
@@ -141,24 +159,6 @@ class Builder:
             problems = "\n".join(error.details.get("problems", ()))
             raise BuildFailedError(f"what it left cannot be used: {problems}") from None
 
-    def produce_mounted(
-        self, key: str, job: Job, *, function: str, runtime_class: RuntimeClass
-    ) -> Bundle:
-        """The bundle that `job` writes to /out; for compilers, which run no function's code."""
-
-        def build_into(output: Path) -> None:
-            # The container's user is nobody on the host: the directory is opened to it, inside a
-            # store that no other account can enter.
-            output.chmod(0o777)
-            mount = Mount(source=output, target="/out", read_only=False)
-            self.run(
-                dataclasses.replace(job, mounts=(*job.mounts, mount)),
-                function=function,
-                runtime_class=runtime_class,
-            )
-
-        return self._store.produce(key, build_into)
-
     def run(
         self,
         job: Job,
@@ -173,6 +173,7 @@ class Builder:
                 self._engine,
                 self._settings,
                 job,
+                delivery=self._delivery,
                 runtime_class=runtime_class,
                 labels=self._owner.labels(function),
                 take=take,
@@ -223,6 +224,7 @@ class Builder:
                 update={"build": self._settings.build.model_copy(update={"network": "none"})}
             ),
             Job(command=_REGISTRIES, image=image, mounts=(), env=_HOME),
+            delivery=self._delivery,
             runtime_class=choose_runtime_class("auto", self._engine.info().runtime_classes),
             labels=self._owner.labels("registries"),
             take=answer.extend,
@@ -351,16 +353,18 @@ class _Build:
         function = self._function
         image = self._builder.image("go")
         key = cache_key("go", self._source.digest, image, function.entrypoint, function.interface)
-        bundle = self._builder.cached(key) or self._builder.produce_mounted(
+        bundle = self._builder.cached(key) or self._builder.produce(
             key,
             Job(
-                command=("/opt/alyx/compile", function.entrypoint, function.interface),
+                command=("sh", "-c", _COMPILE, "compile", function.entrypoint, function.interface),
                 image=image,
                 mounts=(Mount(source=self._source.path, target="/src"),),
                 env={},
+                scratch=("/out",),
             ),
             function=function.name,
             runtime_class=self._runtime_class,
+            offline=True,
         )
         return Built(function=dataclasses.replace(function, entrypoint=COMPILED), bundle=bundle)
 

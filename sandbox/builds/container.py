@@ -19,7 +19,8 @@ from sandbox.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from sandbox.engine.base import Chunk, Container, Engine, Mount, RuntimeClass
+    from sandbox.delivery import Delivery
+    from sandbox.engine.base import Chunk, Container, Engine, Exit, Mount, RuntimeClass
     from sandbox.settings import Settings
 
 # Of a build's output, the end is what tells why it failed.
@@ -41,6 +42,8 @@ class Job:
     image: str
     mounts: tuple[Mount, ...]
     env: Mapping[str, str]
+    # Directories besides /tmp that it can write to.
+    scratch: tuple[str, ...] = ()
     network: Attachment = Attachment()  # noqa: RUF009 - frozen
     hosts: frozenset[str] = frozenset()
 
@@ -50,6 +53,7 @@ def run_build(  # noqa: PLR0913
     settings: Settings,
     job: Job,
     *,
+    delivery: Delivery,
     runtime_class: RuntimeClass,
     labels: Mapping[str, str],
     take: Callable[[bytes], None] | None = None,
@@ -62,29 +66,21 @@ def run_build(  # noqa: PLR0913
         BuildFailedError: it failed, took too long, or `take` did not want more.
     """
     nonce = secrets.token_hex(8)
-    container = engine.create(
-        build_spec(
-            job.command,
-            settings,
-            image=job.image,
-            mounts=job.mounts,
-            env={**job.env, NONCE_VARIABLE: nonce},
-            uid=new_uid(),
-            runtime_class=runtime_class,
-            labels=labels,
-            network=job.network,
-        )
+    spec = build_spec(
+        job.command,
+        settings,
+        image=job.image,
+        mounts=job.mounts,
+        env={**job.env, NONCE_VARIABLE: nonce},
+        uid=new_uid(),
+        runtime_class=runtime_class,
+        labels=labels,
+        scratch=job.scratch,
+        network=job.network,
     )
     log = _Log(nonce)
-    try:
-        container.start()
-        container.send(b"", end=True)
-        _read(container, log, settings.build.timeout, take)
-        ended = container.wait(settings.engine.timeout)
-    except BuildFailedError as failure:
-        raise BuildFailedError(failure.message, log=log.text()) from None
-    finally:
-        container.remove()
+    with delivery.lend(spec) as delivered:
+        ended = _run(engine.create(delivered), settings, log, take)
     signs = _signs(log.report, job.hosts)
     if ended.exit_code != 0:
         if ended.oom_killed and not log.report.oom_kills:
@@ -95,6 +91,24 @@ def run_build(  # noqa: PLR0913
         reason = "; ".join([f"the build ended with exit code {ended.exit_code}", *signs])
         raise BuildFailedError(reason, log=log.text())
     return signs
+
+
+def _run(
+    container: Container,
+    settings: Settings,
+    log: _Log,
+    take: Callable[[bytes], None] | None,
+) -> Exit:
+    """Run a container to its end, and remove it."""
+    try:
+        container.start()
+        container.send(b"", end=True)
+        _read(container, log, settings.build.timeout, take)
+        return container.wait(settings.engine.timeout)
+    except BuildFailedError as failure:
+        raise BuildFailedError(failure.message, log=log.text()) from None
+    finally:
+        container.remove()
 
 
 class _Log:

@@ -29,11 +29,26 @@ class ImageBuildError(RuntimeNotAvailableError):
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """A directory or file of the host, inside the container. Read-only unless a build needs it."""
+    """A directory or file of the host, inside the container, read-only.
+
+    A `live` one holds sockets: only it will do, and no copy of it.
+    """
 
     source: Path
     target: str
-    read_only: bool = True
+    live: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeMount:
+    """A volume of the engine's, or one file of it, inside the container, read-only.
+
+    `file` is where that file is on the engine's host.
+    """
+
+    volume: str
+    target: str
+    file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +61,14 @@ class ContainerSpec:
     env: Mapping[str, str]
     uid: int
     gid: int
-    mounts: tuple[Mount, ...]
+    mounts: tuple[Mount | VolumeMount, ...]
     memory: int
     cpu: float
     pids: int
     tmp: int
     tmp_exec: bool = False
+    # Directories besides /tmp that can be written to, each with a size of its own like /tmp's.
+    scratch: tuple[str, ...] = ()
     shm: int
     open_files: int
     file_size: int
@@ -91,6 +108,15 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Volume:
+    """Files that the engine keeps. `path` is where they are on the engine's host."""
+
+    name: str
+    path: Path
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContainerInfo:
     """A container that the engine holds."""
 
@@ -103,6 +129,7 @@ class ContainerInfo:
 class EngineInfo:
     """What the engine says of itself. `runtime_classes` are those it can run.
 
+    `id` stays with the engine's data.
     `components` are the versions of its parts, as they write them: `engine`, `containerd`, `runc`,
     `kernel`; those that it tells.
     """
@@ -117,6 +144,7 @@ class EngineInfo:
     architecture: str
     warnings: tuple[str, ...]
     components: Mapping[str, str] = field(default_factory=dict)
+    id: str = ""
 
 
 class Container(Protocol):
@@ -165,6 +193,10 @@ class Container(Protocol):
 class Engine(Protocol):
     """A container engine."""
 
+    @property
+    def local(self) -> bool:
+        """Whether it is this machine's, where a path means the same to both of us."""
+
     def info(self) -> EngineInfo:
         """What the engine is and can do. Raises EngineUnavailableError."""
 
@@ -205,6 +237,23 @@ class Engine(Protocol):
 
     def remove_image(self, name: str) -> bool:
         """Remove an image by name or id. Returns whether it is gone: one in use stays."""
+
+    def volume(self, name: str) -> Volume | None:
+        """The volume of that name, or None."""
+
+    def volumes(self, labels: Mapping[str, str]) -> Sequence[Volume]:
+        """All volumes that carry these labels ("" stands for any value)."""
+
+    def create_volume(self, name: str, *, labels: Mapping[str, str]) -> Volume:
+        """A new volume, with nothing in it."""
+
+    def fill_volume(
+        self, name: str, archive: Path, *, image: str, labels: Mapping[str, str]
+    ) -> None:
+        """Lay out a tar archive in a volume, through a container of `image` that never starts."""
+
+    def remove_volume(self, name: str) -> bool:
+        """Remove a volume. Returns whether it is gone: one in use stays."""
 
     def close(self) -> None:
         """Close the connections to the engine."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import docker.errors
 from docker.api import APIClient
 from docker.tls import TLSConfig
 
-from sandbox.engine.base import ContainerInfo, ContainerSpec, EngineInfo, Image
+from sandbox.engine.base import ContainerInfo, ContainerSpec, EngineInfo, Image, Volume
 from sandbox.engine.docker_config import RUNTIME_NAMES, create_config
 from sandbox.engine.docker_container import DockerContainer, remove_container
 from sandbox.engine.docker_errors import retried, translated
 from sandbox.engine.docker_images import DockerImages
+from sandbox.engine.docker_volumes import DockerVolumes
 from sandbox.engine.endpoint import find_endpoint
 from sandbox.errors import EngineUnavailableError, RuntimeNotAvailableError
 from sandbox.settings import EngineSettings
@@ -29,15 +33,22 @@ if TYPE_CHECKING:
 
 _MIN_API: Final = (1, 41)
 
+Observe = Callable[[str, float, bool], None]
+
 
 class DockerEngine:
     """A Docker engine, reached as the settings or Docker's variables say. Connects lazily.
+
+    `observe` is told of each call: its method and path, its seconds, and whether it failed.
 
     Raises:
         InvalidSettingsError: its address cannot be used.
     """
 
-    def __init__(self, settings: EngineSettings | None = None) -> None:
+    def __init__(
+        self, settings: EngineSettings | None = None, *, observe: Observe | None = None
+    ) -> None:
+        self._observe = observe
         self._settings = settings or EngineSettings()
         self._endpoint = find_endpoint(self._settings, os.environ)
         self._client_or_none: APIClient | None = None
@@ -72,6 +83,7 @@ class DockerEngine:
                 timeout=timeout,
                 max_pool_size=64,
             )
+            client.observe = self._observe
         api_version = client.api_version
         if tuple(int(part) for part in api_version.split(".")) < _MIN_API:
             client.close()
@@ -84,6 +96,10 @@ class DockerEngine:
     @property
     def _images(self) -> DockerImages:
         return DockerImages(self._client)
+
+    @property
+    def _volumes(self) -> DockerVolumes:
+        return DockerVolumes(self._client)
 
     def info(self) -> EngineInfo:
         """What the engine is and can do; asked once. Raises EngineUnavailableError."""
@@ -108,6 +124,7 @@ class DockerEngine:
             architecture=info.get("Architecture", ""),
             warnings=tuple(info.get("Warnings") or ()),
             components=_components(info),
+            id=info.get("ID", ""),
         )
 
     def create(self, spec: ContainerSpec) -> DockerContainer:
@@ -189,6 +206,31 @@ class DockerEngine:
         """Remove an image by name or id. Returns whether it is gone: one in use stays."""
         return retried("remove an image", lambda: self._images.remove_image(name))
 
+    def volume(self, name: str) -> Volume | None:
+        """The volume of that name, or None."""
+        return retried("look up a volume", lambda: self._volumes.volume(name))
+
+    def volumes(self, labels: Mapping[str, str]) -> Sequence[Volume]:
+        """All volumes that carry these labels."""
+        return retried("list volumes", lambda: self._volumes.volumes(_label_filters(labels)))
+
+    def create_volume(self, name: str, *, labels: Mapping[str, str]) -> Volume:
+        """A new volume, with nothing in it."""
+        return retried("create a volume", lambda: self._volumes.create(name, labels=labels))
+
+    def fill_volume(
+        self, name: str, archive: Path, *, image: str, labels: Mapping[str, str]
+    ) -> None:
+        """Lay out a tar archive in a volume. See `Engine.fill_volume`."""
+        retried(
+            "fill a volume",
+            lambda: self._volumes.fill(name, archive, image=image, labels=labels),
+        )
+
+    def remove_volume(self, name: str) -> bool:
+        """Remove a volume. Returns whether it is gone: one in use stays."""
+        return retried("remove a volume", lambda: self._volumes.remove(name))
+
     def close(self) -> None:
         """Close the connections to the engine."""
         if self._client_or_none is not None:
@@ -205,6 +247,20 @@ class _Client(APIClient):  # type: ignore[misc] # the SDK has no types
     An engine is reached directly, with the certificates that the settings name. And to look before
     each call is a seventh of what a container's life costs this process.
     """
+
+    observe: Observe | None = None
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        if self.observe is None:
+            return super().request(method, url, *args, **kwargs)
+        begin, failed = time.perf_counter(), True
+        try:
+            answer = super().request(method, url, *args, **kwargs)
+            failed = answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+            return answer
+        finally:
+            path = url.removeprefix(self.base_url).partition("?")[0]
+            self.observe(f"{method} {path}", time.perf_counter() - begin, failed)
 
     @property
     def trust_env(self) -> bool:

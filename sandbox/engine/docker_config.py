@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from sandbox.engine.base import VolumeMount
 from sandbox.runtimes import TMP_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sandbox.engine.base import ContainerSpec, RuntimeClass
+    from sandbox.engine.base import ContainerSpec, Mount, RuntimeClass
 
 # The engine's own names for the OCI runtimes.
 RUNTIME_NAMES: Final[Mapping[RuntimeClass, str]] = {
@@ -48,17 +49,11 @@ def create_config(spec: ContainerSpec) -> dict[str, Any]:
             "SecurityOpt": ["no-new-privileges:true", f"seccomp={spec.seccomp}"],
             "MaskedPaths": list(spec.masked_paths),
             "ReadonlyPaths": list(spec.read_only_paths),
-            "Mounts": [
-                {
-                    "Type": "bind",
-                    "Source": str(mount.source),
-                    "Target": mount.target,
-                    "ReadOnly": mount.read_only,
-                    "BindOptions": {"Propagation": "rprivate"},
-                }
-                for mount in spec.mounts
-            ],
-            "Tmpfs": {TMP_DIR: ",".join([*tmp_options, "exec" if spec.tmp_exec else "noexec"])},
+            "Mounts": [_mount(mount) for mount in spec.mounts],
+            "Tmpfs": {
+                TMP_DIR: ",".join([*tmp_options, "exec" if spec.tmp_exec else "noexec"]),
+                **dict.fromkeys(spec.scratch, ",".join([*tmp_options, "noexec"])),
+            },
             "ShmSize": spec.shm,
             "Memory": spec.memory,
             # Memory and swap together: equal means no swap.
@@ -78,4 +73,55 @@ def create_config(spec: ContainerSpec) -> dict[str, Any]:
             "RestartPolicy": {"Name": "no"},
             "AutoRemove": False,
         },
+    }
+
+
+def fill_config(
+    image: str, volume: str, *, target: str, labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """The body of `POST /containers/create` for a container that only lets a volume be filled.
+
+    It is never started; pure.
+    """
+    return {
+        "Image": image,
+        "Entrypoint": [],
+        "Cmd": ["/"],
+        "Labels": dict(labels),
+        "NetworkDisabled": True,
+        "HostConfig": {
+            "NetworkMode": "none",
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "Mounts": [
+                {
+                    "Type": "volume",
+                    "Source": volume,
+                    "Target": target,
+                    "VolumeOptions": {"NoCopy": True},
+                }
+            ],
+            "LogConfig": {"Type": "none"},
+        },
+    }
+
+
+def _mount(mount: Mount | VolumeMount) -> dict[str, Any]:
+    if isinstance(mount, VolumeMount) and mount.file is None:
+        return {
+            "Type": "volume",
+            "Source": mount.volume,
+            "Target": mount.target,
+            "ReadOnly": True,
+            # What the image has at that place stays out of it.
+            "VolumeOptions": {"NoCopy": True},
+        }
+    # Docker takes no private mount of what is its own; a file has nothing to propagate.
+    own = isinstance(mount, VolumeMount)
+    return {
+        "Type": "bind",
+        "Source": str(mount.file if isinstance(mount, VolumeMount) else mount.source),
+        "Target": mount.target,
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rslave" if own else "rprivate"},
     }

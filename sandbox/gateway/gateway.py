@@ -65,7 +65,7 @@ class Gateway:
             Mount(source=gateways.file(_RESOLV_CONF), target="/etc/resolv.conf"),
         ]
         if allocation.listeners:
-            mounts.append(Mount(source=directory, target=SOCKETS_DIR))
+            mounts.append(Mount(source=directory, target=SOCKETS_DIR, live=True))
             sockets = _listen(directory, allocation.listeners)
             gateways.loop.submit(lambda: self._start(sockets)).add_done_callback(_log_defect)
         self.attachment = Attachment(

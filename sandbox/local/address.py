@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 # Settings that are paths start at the working directory where they come from the environment.
-_PATHS: Final = frozenset({"SANDBOX_STORE", "SANDBOX_SECRETS_FILE"})
+_PATHS: Final = frozenset(
+    {
+        "SANDBOX_STORE", "SANDBOX_SECRETS_FILE", "SANDBOX_ENGINE__TLS__CA",
+        "SANDBOX_ENGINE__TLS__CERT", "SANDBOX_ENGINE__TLS__KEY",
+    }
+)  # fmt: skip
 # What else decides: which engine is used, and where the store is.
 _OTHERS: Final = (
     "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_TLS_HOSTNAME",

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox import Sandbox
+from sandbox import Sandbox, Settings
 from sandbox.cancellation import Cancellation
 from sandbox.errors import OverloadedError
+from sandbox.executions.model import Call, Execution
+from sandbox.executions.store import open_store
+from sandbox.server.dispatch import Dispatcher
 from sandbox.tokens import InvalidTokenError, Tokens, load_key
 
 if TYPE_CHECKING:
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 
     from sandbox.engine.docker import DockerEngine
     from sandbox.models import LogEntry
-    from sandbox.settings import Settings
 
 # Answers with its token, in two parts so that nobody takes it for a leak, and waits before that
 # until it is killed, where it is told to.
@@ -33,7 +35,7 @@ if request["input"].get("end") == "crash":
     raise SystemExit(f"no luck with {token}")
 if request["input"].get("end") == "sleep":
     time.sleep(600)
-print(json.dumps({"success": True, "output": token}))
+print(json.dumps({"success": True, "output": token[half:] if request["input"] else token}))
 """
 
 
@@ -100,6 +102,25 @@ def test_a_token_is_valid_while_its_function_runs_and_never_after(
     assert "Authorization: Bearer [secret internal_token]" in logged
     # The control: in two halves it is there, so the function had it.
     assert any(token[: len(token) // 2] in message for message in logged)
+
+
+def test_no_token_is_on_record(sandbox: Sandbox, tokens: Watched, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/record/executions.db"
+    settings = Settings.model_validate({"server": {"executions": {"database": database}}})
+    dispatcher = Dispatcher(sandbox, settings, store=open_store(settings))
+    dispatcher.start()
+    dispatcher.invoke(Call(function="tell", input={"end": "crash"}))
+    *_, last = dispatcher.follow(dispatcher.submit(Call(function="tell", input={"a": 1})).id)
+    dispatcher.drain(30)
+    assert isinstance(last, Execution)
+    assert last.status == "succeeded"
+    assert "[secret internal_token]" in last.log_tail
+    content = b"".join(file.read_bytes() for file in (tmp_path / "record").iterdir())
+    assert len(tokens.generated) == 2
+    for token in tokens.generated:
+        signature = token.rpartition(".")[2].encode()
+        assert signature[:-8] in content  # the control: in halves the function has logged it
+        assert token.encode() not in content
 
 
 def test_however_an_invocation_ends_its_token_ends_with_it(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -327,3 +329,18 @@ def test_nothing_of_a_secret_is_logged(
     verify(verifier, text)
     refused(verifier, text[:-1] + "x")
     assert text.rpartition("_")[2][:-1] not in caplog.text
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("keys", "list"), 2), (("--help",), 0)])
+def test_without_the_extra_the_command_says_how_to_get_it(
+    arguments: tuple[str, ...], code: int
+) -> None:
+    program = (
+        "import sys; sys.modules['sqlalchemy'] = None; sys.argv[0] = 'sandbox'\n"
+        "from sandbox_cli.main import main; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+    )
+    assert ended.returncode == code
+    assert ("pip install 'alyx-sandbox[serve]'" in ended.stderr) == bool(code)

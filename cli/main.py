@@ -38,6 +38,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "keys": (".keys", "keys", "Create, list and revoke the API keys of `sandbox serve`."),
     "build": (".build", "build", "Build functions and install what they depend on."),
     "bundles": (".bundles", "bundles", "List and remove bundles: code, dependencies, builds."),
+    "executions": (".executions", "executions", "Show, cancel and retry executions on record."),
+    "logs": (".logs", "logs", "Print the logs of executions that have ended."),
     "images": (".images", "images", "Build, list and remove the runtimes' images."),
     "doctor": (".doctor", "doctor", "Check that this machine can run functions safely."),
     "completion": (".completion", "completion", "Print the shell's completion script."),

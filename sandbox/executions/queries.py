@@ -17,6 +17,8 @@ from sandbox.executions.rows import LISTED, to_execution
 from sandbox.executions.tables import EXECUTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sandbox.executions.model import Execution, Status
 
 MOST_LISTED: Final = 1000
@@ -76,20 +78,33 @@ def find_page(  # noqa: PLR0913
 
 
 def find_ended(
-    engine: sa.Engine, *, since: float, function: str | None = None, limit: int = MOST_LISTED
-) -> list[Execution]:
-    """Those that ended at `since` (seconds since the epoch) or later, in that order."""
+    engine: sa.Engine, *, since: float, function: str | None = None
+) -> Iterator[Execution]:
+    """Those that ended at `since` (seconds since the epoch) or later, in that order.
+
+    Raises:
+        DatabaseUnavailableError: the database cannot be used.
+    """
     columns = EXECUTIONS.c
     query = (
         sa.select(*LISTED)
         .where(columns.ended_at >= since, columns.status.in_(ENDED))
         .order_by(columns.ended_at, columns.id)
-        .limit(limit)
+        .limit(MOST_LISTED)
     )
     if function is not None:
         query = query.where(columns.function == function)
-    with using(engine), reading(engine) as connection:
-        return [to_execution(row) for row in connection.execute(query).mappings()]
+    after: tuple[float, str] | None = None
+    while True:
+        part = query
+        if after is not None:
+            part = query.where(sa.tuple_(columns.ended_at, columns.id) > sa.tuple_(*after))
+        with using(engine), reading(engine) as connection:
+            rows = connection.execute(part).mappings().all()
+        yield from map(to_execution, rows)
+        if len(rows) < MOST_LISTED:
+            return
+        after = rows[-1]["ended_at"], rows[-1]["id"]
 
 
 def _cursor(execution: Execution) -> str:

@@ -1,0 +1,180 @@
+"""`sandbox executions`: what is on record, and what can be done about it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, get_args
+
+import click
+
+from sandbox.errors import InvalidRequestError
+from sandbox.executions.model import Status
+
+from .options import Common, common_options, complete_function
+from .output import print_fields, print_json, print_table, short_digest
+from .record import record
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from sandbox.executions.model import Execution
+
+# So that a line has 80 columns.
+_NAME_WIDTH: Final = 12
+
+
+@click.group
+def executions() -> None:
+    """Show, cancel and retry executions on record.
+
+    Reads the server's database, on the server's machine or wherever the settings lead to it.
+    """
+
+
+@executions.command("list")
+@click.argument("name", required=False, shell_complete=complete_function)
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only those.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."
+)
+@click.option("--before", metavar="PLACE", help="What is older: `next` of a list with --json.")
+@common_options
+def list_executions(
+    common: Common, name: str | None, status: Status | None, limit: int, before: str | None
+) -> None:
+    """List executions, newest first; those of the function NAME, or all."""
+    with record(common) as engine:
+        from sandbox.executions.queries import find_page  # noqa: PLC0415 - an optional extra
+
+        page = find_page(engine, function=name, status=status, limit=limit, before=before)
+    if common.json:
+        found = [asdict(execution) for execution in page.executions]
+        print_json({"executions": found, "next": page.next})
+        return
+    now = time.time()
+    print_table(
+        ("ID", "FUNCTION", "STATUS", "AGE", "CODE"),
+        [
+            (
+                execution.id,
+                _cut(execution.function),
+                execution.status,
+                _age(now - execution.created_at),
+                execution.code or "",
+            )
+            for execution in page.executions
+        ],
+    )
+    if page.next is not None:
+        click.echo("there are more: --limit shows them", err=True)
+
+
+@executions.command
+@click.argument("id")
+@common_options
+def show(common: Common, id: str) -> None:  # noqa: A002 - the option's name
+    """Show one execution: what became of it, its figures, the end of its log."""
+    with record(common) as engine:
+        execution = _find(engine, id)
+    if common.json:
+        print_json(asdict(execution))
+        return
+    print_fields((name, value) for name, value in _fields(execution) if value)
+    if execution.log_tail:
+        click.echo()
+        print_fields([("log", execution.log_tail)])
+
+
+@executions.command
+@click.argument("id")
+@common_options
+def cancel(common: Common, id: str) -> None:  # noqa: A002 - the option's name
+    """End an execution: one that waits never runs, one that runs is killed within seconds."""
+    with record(common) as engine:
+        from sandbox.executions.changes import (  # noqa: PLC0415 - an optional extra
+            ask_cancel,
+            cancel_waiting,
+        )
+
+        if not cancel_waiting(engine, id, now=time.time()) and not ask_cancel(engine, id):
+            raise InvalidRequestError(f"the execution {id} is {_find(engine, id).status} already")
+        execution = _find(engine, id)
+    _print_status(common, execution)
+
+
+@executions.command
+@click.argument("id")
+@common_options
+def retry(common: Common, id: str) -> None:  # noqa: A002 - the option's name
+    """Have a dead execution begin anew, with its input and all its attempts."""
+    with record(common) as engine:
+        from sandbox.executions import changes  # noqa: PLC0415 - an optional extra
+
+        if not changes.retry(engine, id, now=time.time()):
+            raise InvalidRequestError(
+                f"the execution {id} is {_find(engine, id).status}; only a dead one can be retried"
+            )
+        execution = _find(engine, id)
+    _print_status(common, execution)
+
+
+def _find(engine: sa.Engine, id: str) -> Execution:  # noqa: A002 - the field's name
+    from sandbox.executions.queries import find  # noqa: PLC0415 - an optional extra
+
+    execution = find(engine, id)
+    if execution is None:
+        raise InvalidRequestError(f"there is no execution {id}")
+    return execution
+
+
+def _print_status(common: Common, execution: Execution) -> None:
+    if common.json:
+        print_json(asdict(execution))
+    else:
+        print_fields([(execution.id, execution.status)])
+
+
+def _fields(execution: Execution) -> list[tuple[str, str]]:
+    figures = {
+        "queue": execution.queue_ms,
+        "boot": execution.boot_ms,
+        "run": execution.run_ms,
+        "cpu": execution.cpu_ms,
+    }
+    shown = (f"{name} {value:.0f} ms" for name, value in figures.items() if value is not None)
+    return [
+        ("id", execution.id),
+        ("function", execution.function),
+        ("version", short_digest(execution.version or "")),
+        ("caller", f"{execution.caller}, by {execution.trigger}"),
+        ("status", execution.status),
+        ("code", execution.code or ""),
+        ("message", execution.message or ""),
+        ("attempts", str(execution.attempts)),
+        ("created", _moment(execution.created_at)),
+        ("started", _moment(execution.started_at)),
+        ("ended", _moment(execution.ended_at)),
+        ("due", _moment(execution.due_at)),
+        ("times", ", ".join(shown)),
+        ("input", f"{execution.input_bytes} bytes"),
+        ("output", f"{execution.output_bytes} bytes" if execution.ended else ""),
+    ]
+
+
+def _moment(at: float | None) -> str:
+    if at is None:
+        return ""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def _age(seconds: float) -> str:
+    for unit, size, most in (("s", 1, 90), ("m", 60, 90 * 60), ("h", 3600, 36 * 3600)):
+        if seconds < most:
+            return f"{max(0, seconds) / size:.0f}{unit}"
+    return f"{seconds / 86400:.0f}d"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"

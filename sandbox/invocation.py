@@ -263,6 +263,7 @@ class Invocation:
                 limits_hit=hits,
                 network=network,
             ),
+            answered=parsed.well_formed and error is parsed.error,
         )
 
 

@@ -165,7 +165,11 @@ class Stats(_Document):
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionResponse:
-    """The outcome of one invocation: `output` on success, `error` otherwise."""
+    """The outcome of one invocation: `output` on success, `error` otherwise.
+
+    `answered` tells the function's own word from what the platform says of it: a function may
+    answer with an error of any code. It is no part of the document.
+    """
 
     request_id: str
     success: bool
@@ -174,6 +178,7 @@ class FunctionResponse:
     logs: tuple[LogEntry, ...] = ()
     duration_ms: float = 0.0
     stats: Stats = field(default_factory=Stats)
+    answered: bool = False
 
     def to_dict(self) -> JsonObject:
         """The response document of the contract; `output` only on success, else `error`."""

@@ -1,0 +1,118 @@
+"""The ASGI application: which path is whose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import Route
+
+from sandbox.errors import ForbiddenError
+from sandbox.server import functions, introspection, openapi, records, state, webhooks
+from sandbox.server.body import read_body
+from sandbox.server.edge import Edge
+from sandbox.server.guard import Guard
+from sandbox.server.inbound import body_as_input, request_document
+from sandbox.server.routes import Match
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+    from sandbox.server.callers import Caller
+    from sandbox.server.guard import Handler
+    from sandbox.server.service import Service
+    from sandbox.server_settings import Scope
+
+
+def create_app(current: Callable[[], Service], readiness: state.Readiness) -> ASGIApp:
+    """The application over the service that `current` gives: another one after a reload."""
+
+    def guarded(handler: Handler, right: Scope | None = None) -> Guard:
+        return Guard(handler, current=current, right=right)
+
+    async def webhook(request: Request) -> Response:
+        return await webhooks.receive(request, current())
+
+    async def readyz(request: Request) -> Response:  # noqa: ARG001
+        return await readiness.answer(current())
+
+    async def jwks(request: Request) -> Response:  # noqa: ARG001
+        return introspection.jwks(current().tokens)
+
+    routes = [
+        Route("/api/functions", guarded(functions.list_functions, "read"), methods=["GET"]),
+        Route("/api/functions/stats", guarded(functions.stats, "read"), methods=["GET"]),
+        Route("/api/functions/reload", guarded(functions.reload, "admin"), methods=["POST"]),
+        Route("/api/functions/{name}", guarded(functions.show, "read"), methods=["GET"]),
+        Route("/api/functions/{name}", guarded(functions.invoke), methods=["POST"]),
+        Route("/api/executions", guarded(records.list_executions), methods=["GET"]),
+        Route("/api/executions/{id}", guarded(records.show), methods=["GET"]),
+        Route("/api/executions/{id}", guarded(records.cancel), methods=["DELETE"]),
+        Route("/api/executions/{id}/logs", guarded(records.logs), methods=["GET"]),
+        Route("/api/executions/{id}/retry", guarded(records.retry), methods=["POST"]),
+        Route("/api/webhooks/{function}", webhook, methods=["POST"]),
+        Route("/api/webhooks/{function}/{source}", webhook, methods=["POST"]),
+        Route("/api/tokens/introspect", guarded(state.introspect, "read"), methods=["POST"]),
+        Route("/.well-known/jwks.json", jwks, methods=["GET"]),
+        Route("/healthz", state.healthz, methods=["GET"]),
+        Route("/readyz", readyz, methods=["GET"]),
+        Route("/metrics", guarded(state.metrics, "read"), methods=["GET"]),
+        Route("/openapi.json", _document, methods=["GET"]),
+        Route("/docs", _page, methods=["GET"]),
+        # What manifests ask for, which changes while the server runs.
+        Route("/{path:path}", guarded(_routed)),
+    ]
+    middleware = []
+    origins = current().settings.server.cors
+    if origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(origins),
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key"],
+                expose_headers=["x-request-id", "location", "retry-after"],
+            )
+        )
+    app = Starlette(routes=routes, middleware=middleware)
+    # Trailing slashes are other paths, and are not redirected.
+    app.router.redirect_slashes = False
+    return Edge(app, current=current)
+
+
+async def _document(request: Request) -> Response:  # noqa: ARG001
+    """`GET /openapi.json`."""
+    return JSONResponse(openapi.document())
+
+
+async def _page(request: Request) -> Response:  # noqa: ARG001
+    """`GET /docs`."""
+    headers = {"Content-Security-Policy": openapi.PAGE_POLICY}
+    return HTMLResponse(openapi.page(), headers=headers)
+
+
+async def _routed(request: Request, caller: Caller, service: Service) -> Response:
+    """A route of a manifest's; 404 where there is none."""
+    match = service.registrar.match(request.method, request.url.path)
+    if not isinstance(match, Match):
+        if match:
+            allowed = {"Allow": ", ".join(sorted(match))}
+            raise HTTPException(405, "the path has other methods", allowed)
+        raise HTTPException(404, "there is nothing at this path")
+    if not caller.may_invoke(match.function):
+        raise ForbiddenError("this caller may not invoke that function")
+    settings = service.settings.server
+    most = service.limiter.body(caller)
+    body = await read_body(request, most=most, patience=settings.patience)
+    document = body_as_input(body, request.headers.get("content-type", ""))
+    document["_request"] = request_document(request, match.params)
+    call = functions.make_call(request, caller, match.function, input=document, trigger="route")
+    return await functions.answer(request, service, call)

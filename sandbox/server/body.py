@@ -1,0 +1,147 @@
+"""What a request carries: JSON or a multipart form, within bounds of size, number and time.
+
+Nothing is written to disk. A body that is too large is refused before it is read where its length
+is told, and else as soon as it is too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from sandbox.errors import InvalidRequestError
+from sandbox.protocol.input import parse_input
+from sandbox.protocol.request import file_upload
+from sandbox.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.requests import Request
+
+    from sandbox.models import FileUpload
+
+MOST_FILES: Final = 100
+MOST_FIELDS: Final = 1000
+# Fields that a form may not have: the platform sets them.
+_RESERVED: Final = frozenset({"_files", "_request"})
+# A body may take as long as `patience`, and this many bytes a second more.
+_SLOWEST: Final = 4096
+# The connection ends with such an answer: what else is on its way is not read.
+_CLOSE: Final = {"Connection": "close"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """The input of an invocation, and the files that came with it."""
+
+    input: dict[str, Any]
+    files: tuple[FileUpload, ...] = ()
+
+
+async def read_input(request: Request, *, most: int, patience: float) -> Body:
+    """The input that a request carries: a JSON object, a form, or nothing.
+
+    `most` is in bytes; `patience`, in seconds, is for each part that comes.
+
+    Raises:
+        InvalidRequestError: it is not a JSON object, or a form that cannot be read.
+        HTTPException: 408 too slow, 413 too large, 415 neither JSON nor a form.
+        ClientDisconnect: the client went away.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _read_form(request, most=most, patience=patience)
+    data = await read_body(request, most=most, patience=patience)
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise HTTPException(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json or multipart/form-data"
+        )
+    return Body(input=parse_input(data) if data else {})
+
+
+async def read_body(request: Request, *, most: int, patience: float) -> bytes:
+    """The whole body.
+
+    Raises: see `read_input`.
+    """
+    return b"".join([chunk async for chunk in _chunks(request, most=most, patience=patience)])
+
+
+async def _chunks(request: Request, *, most: int, patience: float) -> AsyncGenerator[bytes, None]:
+    told = request.headers.get("content-length", "")
+    if told.isascii() and told.isdigit() and int(told) > most:
+        raise _too_large(most)
+    size, begin = 0, time.monotonic()
+    stream = request.stream()
+    while True:
+        slowest = begin + patience + size / _SLOWEST - time.monotonic()
+        try:
+            async with asyncio.timeout(min(patience, slowest)):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise HTTPException(
+                HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", _CLOSE
+            ) from None
+        if chunk is None:
+            return
+        size += len(chunk)
+        if size > most:
+            raise _too_large(most)
+        yield chunk
+
+
+class _InMemory(MultiPartParser):
+    """A parser whose files never go to disk: the body's size is bounded before."""
+
+    spool_max_size = 1 << 62
+
+
+async def _read_form(request: Request, *, most: int, patience: float) -> Body:
+    chunks = _chunks(request, most=most, patience=patience)
+    parser = _InMemory(
+        request.headers,
+        chunks,
+        max_files=MOST_FILES,
+        max_fields=MOST_FIELDS,
+        max_part_size=most,
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequestError(f"the form cannot be read: {error.message}") from None
+    except (KeyError, UnicodeDecodeError, LookupError):
+        raise InvalidRequestError("the form cannot be read: a header in it is broken") from None
+    fields: dict[str, Any] = {}
+    files = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            files.append(
+                file_upload(
+                    name=name,
+                    filename=value.filename or "",
+                    content_type=value.content_type or "application/octet-stream",
+                    content=await value.read(),
+                )
+            )
+        elif name in _RESERVED:
+            raise InvalidRequestError(f"no field of a form may be called {name}")
+        else:
+            several = [*form.getlist(name)]
+            fields[name] = value if len(several) == 1 else several
+    return Body(input=fields, files=tuple(files))
+
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"the body is larger than {format_size(most)}",
+        _CLOSE,
+    )

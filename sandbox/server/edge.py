@@ -1,0 +1,112 @@
+"""The outermost layer: an id, headers and a log line for every request; every failure an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from sandbox.errors import InternalError, SandboxError
+from sandbox.executor import new_request_id
+from sandbox.server.problems import problem_from_error, problem_from_http
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from sandbox.server.service import Service
+
+log = logging.getLogger(__name__)
+requests = structlog.get_logger("sandbox.requests")
+
+# Answers are data, and no page may show or run them; the few pages there are say more.
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Edge:
+    """Wraps the routes. The request's id is in its `state`, and is its execution's too."""
+
+    def __init__(self, app: ASGIApp, *, current: Callable[[], Service]) -> None:
+        self._app = app
+        self._current = current
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin = time.perf_counter()
+        settings = self._current().settings.server
+        request_id = new_request_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            # A client that does not read is not waited for: its connection ends.
+            async with asyncio.timeout(settings.patience):
+                await send(message)
+
+        try:
+            await self._answer(scope, receive, answer, request_id)
+        except TimeoutError:
+            if not status:
+                raise
+            log.warning("a client did not read its answer for %gs", settings.patience)
+        finally:
+            requests.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status or 499,
+                ms=round((time.perf_counter() - begin) * 1000, 3),
+                request_id=request_id,
+                client=(scope.get("client") or ("",))[0],
+                caller=scope["state"].get("caller"),
+            )
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        begun = False
+
+        async def note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+            return
+        except ClientDisconnect:
+            return
+        except SandboxError as error:
+            if isinstance(error, InternalError):
+                log.exception("a request failed", exc_info=error)
+            failure = problem_from_error(error, request_id=request_id, instance=scope["path"])
+        except HTTPException as error:
+            failure = problem_from_http(error, request_id=request_id, instance=scope["path"])
+        except TimeoutError:
+            raise
+        except Exception:  # the edge
+            log.exception("a request failed")
+            hidden = InternalError("a defect of the server")
+            failure = problem_from_error(hidden, request_id=request_id, instance=scope["path"])
+        if not begun:
+            await failure(scope, receive, send)

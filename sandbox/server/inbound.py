@@ -1,0 +1,64 @@
+"""What a function is told of the HTTP request that calls it: `input._request`."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.protocol.input import parse_input
+from sandbox.protocol.json_values import JSONValueError, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+# What proves who calls is for the server, and no business of functions.
+_WITHHELD: Final = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-alyx-auth"}
+)
+
+
+def request_document(request: Request, params: Mapping[str, str]) -> dict[str, Any]:
+    """`_request`: method, path, the path's parameters, query and headers.
+
+    What comes several times in the query is a list; names of headers are in lower case.
+    """
+    query: dict[str, Any] = {}
+    for name in request.query_params:
+        values = request.query_params.getlist(name)
+        query[name] = values[0] if len(values) == 1 else values
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        if name not in _WITHHELD:
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return {
+        "method": request.method,
+        "path": request.url.path,
+        "params": dict(params),
+        "query": query,
+        "headers": headers,
+    }
+
+
+def body_as_input(data: bytes, content_type: str) -> dict[str, Any]:
+    """A body as input: a JSON object is the input itself, everything else its `body`.
+
+    What is neither JSON nor text is in base64, and `base64` is true beside it.
+
+    Raises:
+        InvalidRequestError: it is said to be JSON, and is not.
+    """
+    if not data:
+        return {}
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json" or kind.endswith("+json"):
+        try:
+            value = loads(data)
+        except JSONValueError:
+            return parse_input(data)  # says what is wrong
+        return value if isinstance(value, dict) else {"body": value}
+    try:
+        return {"body": data.decode()}
+    except UnicodeDecodeError:
+        return {"body": base64.b64encode(data).decode("ascii"), "base64": True}

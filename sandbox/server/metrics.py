@@ -1,0 +1,187 @@
+"""What the server counts, in the format of Prometheus; and the engine's calls, timed.
+
+Labels come from what is deployed, never from what callers send: a name that no function has
+becomes no label.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+
+from sandbox import __version__
+from sandbox.errors import CODES, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.core import Metric
+
+    from sandbox.errors import SandboxError
+    from sandbox.executions.model import Call, Execution
+    from sandbox.models import FunctionResponse
+    from sandbox.server.service import Service
+
+_PREFIX: Final = "alyx_sandbox"
+# Seconds: a warm invocation takes milliseconds, a build minutes.
+_BUCKETS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+_OWN_CODE: Final = "FUNCTION_OWN"
+# Words of the engine's API; ids have digits, names of images and volumes have more.
+_WORD: Final = re.compile(r"[a-z]{2,12}")
+
+
+class Metrics:
+    """An observer of executions. `watch` adds what is read from a service when it is asked for."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._executions = Counter(
+            f"{_PREFIX}_executions",
+            "Executions that have ended, by error code; OK where it succeeded, "
+            "FUNCTION_OWN for codes of the functions' own.",
+            ("function", "trigger", "code"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            f"{_PREFIX}_execution_seconds",
+            "How long executions took, by phase.",
+            ("function", "phase"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._cold = Counter(
+            f"{_PREFIX}_cold_starts",
+            "Executions that had to wait for their container to boot.",
+            ("function",),
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            f"{_PREFIX}_network_refused",
+            "Destinations that functions tried to reach and were refused.",
+            ("function",),
+            registry=self.registry,
+        )
+        self._engine = Histogram(
+            f"{_PREFIX}_engine_seconds",
+            "How long calls to the container engine took.",
+            ("call", "outcome"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            f"{_PREFIX}_http_requests",
+            "Requests over HTTP, by status.",
+            ("method", "status"),
+            registry=self.registry,
+        )
+
+    def watch(self, service: Service) -> None:
+        """From now on, tell the state of that service too."""
+        self.registry.register(_States(service))
+
+    def text(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def request(self, method: str, status: int) -> None:
+        """A request was answered."""
+        known = method in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
+        self._requests.labels(method if known else "other", str(status)).inc()
+
+    def engine_call(self, call: str, seconds: float, failed: bool) -> None:
+        """The engine was called: method and path, how long it took, and whether that failed."""
+        self._engine.labels(_call_name(call), "error" if failed else "ok").observe(seconds)
+
+    def started(self, execution: Execution, call: Call) -> None:
+        """Nothing is counted."""
+
+    def ended(
+        self,
+        execution: Execution,
+        response: FunctionResponse | None,
+        error: SandboxError | None,
+        call: Call,
+    ) -> None:
+        """Count an execution, and how long each of its phases took."""
+        name = execution.function
+        code = _label(execution.code, response)
+        self._executions.labels(name, call.trigger, code).inc()
+        if response is None or error is not None:
+            return
+        stats = response.stats
+        phases = {
+            "queue": stats.queue_ms,
+            "boot": stats.boot_ms,
+            "run": stats.run_ms,
+            "total": response.duration_ms,
+        }
+        for phase, milliseconds in phases.items():
+            if milliseconds is not None:
+                self._seconds.labels(name, phase).observe(milliseconds / 1000)
+        if stats.cold:
+            self._cold.labels(name).inc()
+        if stats.network is not None and stats.network.denied:
+            self._refused.labels(name).inc(sum(item.attempts for item in stats.network.denied))
+
+
+def _label(code: str | None, response: FunctionResponse | None) -> str:
+    if code is None:
+        return "OK"
+    own = response is not None and response.answered
+    return code if code in CODES and not (own and code != Code.FUNCTION_ERROR) else _OWN_CODE
+
+
+class _States:
+    """What is so at the moment, read when Prometheus asks."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def describe(self) -> list[Metric]:
+        """The names, without asking a service that does not run yet."""
+        return list(self._families())
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample for each."""
+        pool, running, tokens, dropped, info = self._families()
+        for name, state in self._service.sandbox.pool_states().items():
+            for what in ("ready", "booting", "busy", "waiting"):
+                count = state[what]
+                pool.add_metric([name, what], float(count) if isinstance(count, int) else 0.0)
+        running.add_metric([], self._service.dispatcher.running)
+        tokens.add_metric([], self._service.tokens.count)
+        dropped.add_metric([], self._service.dispatcher.dropped)
+        info.add_metric([__version__], 1)
+        yield from (pool, running, tokens, dropped, info)
+
+    @staticmethod
+    def _families() -> tuple[GaugeMetricFamily, ...]:
+        return (
+            GaugeMetricFamily(
+                f"{_PREFIX}_pool_containers",
+                "Containers of a function by state; `waiting` are invocations without one.",
+                labels=("function", "state"),
+            ),
+            GaugeMetricFamily(f"{_PREFIX}_executions_running", "Executions that run now."),
+            GaugeMetricFamily(f"{_PREFIX}_internal_tokens", "Internal tokens that are valid now."),
+            GaugeMetricFamily(
+                f"{_PREFIX}_executions_unrecorded",
+                "Executions that could not be put on record.",
+            ),
+            GaugeMetricFamily(f"{_PREFIX}_info", "This server.", labels=("version",)),
+        )
+
+
+def _call_name(call: str) -> str:
+    """`GET /v1.41/containers/ID/json` as `GET containers/json`: a bounded number of names."""
+    method, _, path = call.partition(" ")
+    words = [word for word in path.split("/") if word]
+    if words and words[0].startswith("v1."):
+        del words[0]
+    known = [word for word in words[:1] + words[-1:] if _WORD.fullmatch(word)]
+    return f"{method} {'/'.join(dict.fromkeys(known))}"

@@ -1,0 +1,121 @@
+"""`Service`: what the routes work with, composed in one place."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from sandbox.engine.docker import DockerEngine
+from sandbox.executions.store import open_store
+from sandbox.facade import Sandbox
+from sandbox.server.authentication import Authenticator, build_authenticator
+from sandbox.server.dispatch import Dispatcher
+from sandbox.server.idempotency import IdempotencyStore
+from sandbox.server.limits import Limiter
+from sandbox.server.metrics import Metrics
+from sandbox.server.registrar import EventRegistrar
+from sandbox.server.requestlog import ExecutionLog
+from sandbox.server.schedules import Schedules
+from sandbox.server.threads import Threads
+from sandbox.server.tracing import build_tracing
+from sandbox.tokens import Tokens, load_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandbox.server.observers import Observer
+    from sandbox.server.tracing import Tracing
+    from sandbox.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One set of settings at work. `drain` ends it; nothing of it is used afterwards."""
+
+    settings: Settings
+    functions: Path
+    sandbox: Sandbox
+    dispatcher: Dispatcher
+    authenticator: Authenticator
+    limiter: Limiter
+    idempotency: IdempotencyStore
+    tokens: Tokens
+    registrar: EventRegistrar
+    schedules: Schedules
+    metrics: Metrics
+    tracing: Tracing | None
+    # For invocations; for what else blocks: the database, the directory; for followers of logs.
+    invoking: Threads
+    working: Threads
+    following: Threads
+    _resources: contextlib.ExitStack = field(repr=False)
+
+    @classmethod
+    def build(cls, settings: Settings, functions: Path) -> Self:
+        """Everything that the settings ask for, nothing of it started.
+
+        Raises:
+            InvalidSettingsError: the settings, the secrets or a key file cannot be used.
+            DatabaseUnavailableError: the database cannot be used.
+        """
+        with contextlib.ExitStack() as stack:
+            store = open_store(settings)
+            stack.callback(store.close)
+            authenticator = build_authenticator(settings.server, store.engine)
+            stack.callback(authenticator.close)
+            own = settings.server.tokens
+            tokens = Tokens(key=load_key(own.key_file), grace=own.grace)
+            metrics = Metrics()
+            schedules = Schedules(settings.server.schedules, store.engine)
+            registrar = EventRegistrar(schedules)
+            engine = DockerEngine(settings.engine, observe=metrics.engine_call)
+            stack.callback(engine.close)
+            sandbox = stack.enter_context(
+                Sandbox(
+                    functions,
+                    settings=settings,
+                    engine=engine,
+                    registrar=registrar,
+                    tokens=tokens,
+                )
+            )
+            tracing = build_tracing(settings.server.tracing)
+            if tracing is not None:
+                stack.callback(tracing.close)
+            observers: list[Observer] = [metrics, ExecutionLog(), *([tracing] if tracing else [])]
+            dispatcher = Dispatcher(sandbox, settings, store=store, observers=observers)
+            most = settings.concurrency + settings.queue.length
+            service = cls(
+                settings=settings,
+                functions=functions,
+                sandbox=sandbox,
+                dispatcher=dispatcher,
+                authenticator=authenticator,
+                limiter=Limiter(settings.server.limits),
+                idempotency=IdempotencyStore(store.engine, settings),
+                tokens=tokens,
+                registrar=registrar,
+                schedules=schedules,
+                metrics=metrics,
+                tracing=tracing,
+                invoking=Threads("invoking", most),
+                working=Threads("working", 16),
+                following=Threads("following", 64),
+                _resources=stack.pop_all(),
+            )
+        metrics.watch(service)
+        return service
+
+    def start(self) -> None:
+        """Begin with what nobody waits for: the queue, and the schedules."""
+        self.dispatcher.start()
+        self.schedules.start(self.dispatcher.submit, self.dispatcher.get)
+
+    def drain(self, seconds: float) -> None:
+        """Let what runs finish for that long, kill the rest; no container is left."""
+        self.schedules.close()
+        self.dispatcher.drain(seconds)
+        self._resources.close()
+        for threads in (self.invoking, self.working, self.following):
+            threads.close()

@@ -1,0 +1,93 @@
+"""Server-sent events: an invocation's log as it comes and then its response; the log of one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse
+
+from sandbox.cancellation import Cancellation
+from sandbox.errors import InternalError, SandboxError
+from sandbox.models import LogEntry, dump_json
+from sandbox.server.problems import problem_from_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from starlette.responses import Response
+
+    from sandbox.executions.follow import Follower
+    from sandbox.executions.model import Call, Execution
+    from sandbox.server.service import Service
+
+# Something is sent this often, in seconds, so that no proxy takes the connection for dead.
+_PING: Final = 15
+
+
+def event_response(events: AsyncGenerator[ServerSentEvent, None], patience: float) -> Response:
+    """A stream of events; it ends where the client does not read for `patience` seconds."""
+    return EventSourceResponse(
+        events, ping=_PING, send_timeout=patience, headers={"Cache-Control": "no-store"}
+    )
+
+
+def event(name: str, document: Any) -> ServerSentEvent:
+    """An event whose data is one line of JSON."""
+    return ServerSentEvent(event=name, data=dump_json(document))
+
+
+async def invocation_events(
+    service: Service, call: Call, *, instance: str
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """`log` for each entry, then `response` with the document; `error` with a problem instead.
+
+    Closing the generator cancels the invocation.
+    """
+    loop = asyncio.get_running_loop()
+    entries: asyncio.Queue[LogEntry | None] = asyncio.Queue()
+    cancellation = Cancellation()
+
+    def on_log(entry: LogEntry) -> None:
+        loop.call_soon_threadsafe(entries.put_nowait, entry)
+
+    running = asyncio.ensure_future(
+        service.invoking.run(
+            service.dispatcher.invoke, call, on_log=on_log, cancellation=cancellation
+        )
+    )
+    running.add_done_callback(lambda _: entries.put_nowait(None))
+    try:
+        while (entry := await entries.get()) is not None:
+            yield event("log", entry.to_dict())
+        try:
+            response = await running
+        except SandboxError as error:
+            yield _error_event(error, call, instance)
+        except Exception:
+            yield _error_event(InternalError("a defect of the server"), call, instance)
+            raise
+        else:
+            yield event("response", response.to_dict())
+    finally:
+        cancellation.cancel()
+
+
+async def log_events(
+    service: Service, follower: Follower, to_document: Callable[[Execution], Any]
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """`log` for each entry so far and to come, then `execution` as it has ended."""
+    try:
+        while (item := await service.following.run(next, follower, None)) is not None:
+            if isinstance(item, LogEntry):
+                yield event("log", item.to_dict())
+            else:
+                yield event("execution", to_document(item))
+    finally:
+        follower.close()
+
+
+def _error_event(error: SandboxError, call: Call, instance: str) -> ServerSentEvent:
+    answer = problem_from_error(error, request_id=call.request_id or "", instance=instance)
+    return ServerSentEvent(event="error", data=bytes(answer.body).decode())

@@ -81,6 +81,16 @@ class Dispatcher:
         """How many executions run here."""
         return len(self._active)
 
+    @property
+    def dropped(self) -> int:
+        """How many executions could not be put on record."""
+        return self._store.dropped
+
+    @property
+    def failing(self) -> bool:
+        """Whether executions cannot be put on record at the moment."""
+        return self._store.failing
+
     def invoke(
         self,
         call: Call,

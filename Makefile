@@ -41,6 +41,9 @@ images: engine venv base-tools ## Build every image that is missing or out of da
 image-%: engine venv base-tools ## Build one image: image-python, image-node, …
 	@$(build_images) $*
 
+image-server: venv image-python ## Build the image of `sandbox serve`, for deploy/compose.yaml
+	@scripts/server-image
+
 base-tools:
 	@scripts/base-tools $(BASE)
 
@@ -68,4 +71,4 @@ clean: ## Remove this project's containers, images, caches and virtual environme
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check fix bench engine images base-tools test-tools venv venv-dev venv-bench clean
+.PHONY: help demo test check fix bench engine images image-server base-tools test-tools venv venv-dev venv-bench clean

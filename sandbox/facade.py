@@ -75,8 +75,8 @@ class Sandbox:
         self._owns_engine = engine is None
         self.engine: Engine = engine or DockerEngine(self.settings.engine)
         self._store = self.settings.store or default_store(os.environ)
-        self._owner = Owner(self._store)
         bundles = self._bundles = BundleStore(self._store)
+        self._owner = Owner(self._store)
         self._delivery = delivery_of(
             self.engine, self.settings.engine, bundles=bundles, store=self._store, owner=self._owner
         )

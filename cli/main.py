@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "validate": (".functions", "validate", "Check functions against manifest rules and settings."),
     "new": (".new", "new", "Create a function to begin with."),
     "watch": (".watch", "watch", "Reload functions as they change; serve `sandbox invoke`."),
+    "serve": (".serve", "serve", "Serve the functions over HTTP."),
     "keys": (".keys", "keys", "Create, list and revoke the API keys of `sandbox serve`."),
     "build": (".build", "build", "Build functions and install what they depend on."),
     "bundles": (".bundles", "bundles", "List and remove bundles: code, dependencies, builds."),

@@ -121,6 +121,11 @@ class Sandbox:
         return self._registry.functions
 
     @property
+    def secrets(self) -> Mapping[str, str]:
+        """The operator's secrets by name, as they were read at the start."""
+        return self._secrets
+
+    @property
     def problems(self) -> Sequence[Problem]:
         """What is wrong with the functions' directory; functions without problems run."""
         return self._registry.problems
@@ -163,6 +168,13 @@ class Sandbox:
             raise
         self._deployer.roll_out(function, deployment)
         self._pool.offer(instance)
+
+    def warm(self, name: str) -> None:
+        """Build a function if need be; from then on as many containers are kept booted as asked.
+
+        Raises: see `build`.
+        """
+        self._pool.keep(self._deployer.deploy(self._registry.get(name)))
 
     def build(self, name: str) -> str:
         """Build a function as it is now and install what it depends on; its version.

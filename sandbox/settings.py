@@ -10,7 +10,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sandbox.errors import InvalidSettingsError
 from sandbox.fields import (  # noqa: TC001 - pydantic reads them
@@ -330,6 +337,19 @@ class Settings(_Settings):
     images: ImageSettings = ImageSettings()
     network: NetworkSettings = NetworkSettings()
     server: ServerSettings = ServerSettings()
+
+    def with_server(self, values: Mapping[str, object]) -> Settings:
+        """The same, with other values in the section `server`.
+
+        Raises:
+            InvalidSettingsError: they do not go with the others.
+        """
+        try:
+            server = ServerSettings.model_validate(self.server.model_dump() | dict(values))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InvalidSettingsError(f"server: {reason}") from None
+        return self.model_copy(update={"server": server})
 
     @field_validator("alyx_url")
     @classmethod

@@ -176,6 +176,11 @@ class Pool:
         if not kept:
             self._launcher.discard(instance)
 
+    def keep(self, deployment: Deployment) -> None:
+        """Keep as many of it booted as settings and manifest ask for; it is its version now."""
+        with self._lock:
+            self._note_change(self._shelf(deployment))
+
     def retain(self, names: Collection[str]) -> None:
         """There are no functions but these: let go of what is kept for others."""
         with self._lock:

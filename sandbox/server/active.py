@@ -42,6 +42,11 @@ class ActiveExecutions:
         """The one of that id, if it runs."""
         return self._active.get(id)
 
+    def all(self) -> list[Active]:
+        """Those that run now."""
+        with self._changed:
+            return list(self._active.values())
+
     def check_open(self) -> None:
         """Raise OverloadedError if nothing may begin any more."""
         if self._closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -11,12 +12,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
-from sandbox.errors import ForbiddenError
+from sandbox.errors import ForbiddenError, InternalError, SandboxError
 from sandbox.server import functions, introspection, openapi, records, state, webhooks
 from sandbox.server.body import read_body
 from sandbox.server.edge import Edge
 from sandbox.server.guard import Guard
 from sandbox.server.inbound import body_as_input, request_document
+from sandbox.server.problems import problem_from_error, problem_from_http
 from sandbox.server.routes import Match
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from sandbox.server.guard import Handler
     from sandbox.server.service import Service
     from sandbox.server_settings import Scope
+
+log = logging.getLogger(__name__)
 
 
 def create_app(current: Callable[[], Service], readiness: state.Readiness) -> ASGIApp:
@@ -82,10 +86,25 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
                 expose_headers=["x-request-id", "location", "retry-after"],
             )
         )
-    app = Starlette(routes=routes, middleware=middleware)
+    app = Starlette(
+        routes=routes,
+        middleware=middleware,
+        exception_handlers={SandboxError: _refuse, HTTPException: _refuse},
+    )
     # Trailing slashes are other paths, and are not redirected.
     app.router.redirect_slashes = False
     return Edge(app, current=current)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """What stands against a request, as a problem document."""
+    of = {"request_id": request.state.request_id, "instance": request.url.path}
+    if isinstance(error, HTTPException):
+        return problem_from_http(error, **of)
+    assert isinstance(error, SandboxError)  # noqa: S101 - it is registered for these two
+    if isinstance(error, InternalError):
+        log.error("a request failed", exc_info=error)
+    return problem_from_error(error, **of)
 
 
 async def _document(request: Request) -> Response:  # noqa: ARG001

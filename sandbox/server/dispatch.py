@@ -239,6 +239,11 @@ class Dispatcher:
         active = self._active.get(id)
         return None if active is None else active.log
 
+    def cancel_all(self) -> None:
+        """End everything that runs here."""
+        for active in self._active.all():
+            active.cancellation.cancel()
+
     def drain(self, seconds: float) -> None:
         """Take nothing more, let what runs finish for that long, end the rest, write everything.
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from sandbox.errors import InternalError, SandboxError
+from sandbox.errors import InternalError
 from sandbox.executor import new_request_id
-from sandbox.server.problems import problem_from_error, problem_from_http
+from sandbox.server.problems import problem_from_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +71,7 @@ class Edge:
                 raise
             log.warning("a client did not read its answer for %gs", settings.patience)
         finally:
+            self._current().metrics.request(scope["method"], status or 499)
             requests.info(
                 "request",
                 method=scope["method"],
@@ -93,20 +93,13 @@ class Edge:
 
         try:
             await self._app(scope, receive, note)
-            return
         except ClientDisconnect:
             return
-        except SandboxError as error:
-            if isinstance(error, InternalError):
-                log.exception("a request failed", exc_info=error)
-            failure = problem_from_error(error, request_id=request_id, instance=scope["path"])
-        except HTTPException as error:
-            failure = problem_from_http(error, request_id=request_id, instance=scope["path"])
         except TimeoutError:
             raise
-        except Exception:  # the edge
+        except Exception:
             log.exception("a request failed")
-            hidden = InternalError("a defect of the server")
-            failure = problem_from_error(hidden, request_id=request_id, instance=scope["path"])
-        if not begun:
-            await failure(scope, receive, send)
+            if not begun:
+                error = InternalError("a defect of the server")
+                answer = problem_from_error(error, request_id=request_id, instance=scope["path"])
+                await answer(scope, receive, send)

@@ -9,7 +9,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 
 from sandbox import __version__
@@ -39,6 +45,8 @@ class Metrics:
     """An observer of executions. `watch` adds what is read from a service when it is asked for."""
 
     def __init__(self) -> None:
+        # When a series began is a series more for each, and says little.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._executions = Counter(
             f"{_PREFIX}_executions",

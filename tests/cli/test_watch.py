@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from sandbox_cli.watch import _Words
+from sandbox_cli.companions import Words
 
 from sandbox.problems import Problem
 from sandbox.watcher import Polling, Reloaded, State, Version
@@ -23,7 +23,7 @@ def state(**digests: str | None) -> State:
 def test_a_reload_is_a_line_and_problems_read_as_a_compiler_s(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    screen = _Words(Path("functions"))
+    screen = Words(Path("functions"))
     screen.show(Reloaded(added=("hello",), state=state(hello="a" * 64), seconds=0.0123))
     assert capsys.readouterr() == ("watching functions: 1 function in 12ms\n", "")
 
@@ -51,5 +51,5 @@ def test_a_reload_is_a_line_and_problems_read_as_a_compiler_s(
 
 
 def test_polling_says_why_and_how_to_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
-    _Words(Path("functions")).show(Polling(reason="files are polled: no", mend="raise the limit"))
+    Words(Path("functions")).show(Polling(reason="files are polled: no", mend="raise the limit"))
     assert capsys.readouterr().err == "warning: files are polled: no\n  hint: raise the limit\n"

@@ -17,7 +17,7 @@ from sandbox.server import functions, introspection, openapi, records, state, we
 from sandbox.server.body import read_body
 from sandbox.server.edge import Edge
 from sandbox.server.guard import Guard
-from sandbox.server.inbound import body_as_input, request_document
+from sandbox.server.inbound import body_as_input, request_document, sent_path
 from sandbox.server.problems import problem_from_error, problem_from_http
 from sandbox.server.routes import Match
 
@@ -98,7 +98,7 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """What stands against a request, as a problem document."""
-    of = {"request_id": request.state.request_id, "instance": request.url.path}
+    of = {"request_id": request.state.request_id, "instance": request.scope["path"]}
     if isinstance(error, HTTPException):
         return problem_from_http(error, **of)
     assert isinstance(error, SandboxError)  # noqa: S101 - it is registered for these two
@@ -120,7 +120,7 @@ async def _page(request: Request) -> Response:  # noqa: ARG001
 
 async def _routed(request: Request, caller: Caller, service: Service) -> Response:
     """A route of a manifest's; 404 where there is none."""
-    match = service.registrar.match(request.method, request.url.path)
+    match = service.registrar.match(request.method, sent_path(request))
     if not isinstance(match, Match):
         if match:
             allowed = {"Allow": ", ".join(sorted(match))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from sandbox.protocol.input import parse_input
 from sandbox.protocol.json_values import JSONValueError, loads
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 _WITHHELD: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-alyx-auth"}
 )
+
+
+def sent_path(request: Request) -> str:
+    """The path as it was sent, percent-encoded, without the query."""
+    raw = request.scope.get("raw_path")
+    return raw.decode("latin-1") if raw else quote(request.scope["path"])
 
 
 def request_document(request: Request, params: Mapping[str, str]) -> dict[str, Any]:
@@ -34,7 +41,7 @@ def request_document(request: Request, params: Mapping[str, str]) -> dict[str, A
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return {
         "method": request.method,
-        "path": request.url.path,
+        "path": request.scope["path"],
         "params": dict(params),
         "query": query,
         "headers": headers,

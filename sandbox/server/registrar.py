@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandbox.server.event_config import WebhookConfig, read_config
 from sandbox.server.routes import Match, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sandbox.manifest import Hook, Route, Schedule
+    from sandbox.manifest import Hook, Route, Schedule, Verification
     from sandbox.server.schedules import Schedules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Webhook:
+    """A webhook of a function."""
+
+    hook: Hook
+    verification: Verification
+    config: WebhookConfig
 
 
 class EventRegistrar:
@@ -19,7 +30,8 @@ class EventRegistrar:
     def __init__(self, schedules: Schedules) -> None:
         self._schedules = schedules
         self._routes: Mapping[str, tuple[Route, ...]] = {}
-        self._webhooks: Mapping[str, tuple[Hook, ...]] = {}
+        # By function, then by source.
+        self._webhooks: Mapping[str, Mapping[str, Webhook]] = {}
         self._table = RouteTable({})
 
     def register(
@@ -35,30 +47,57 @@ class EventRegistrar:
         Hooks of the types database and auth are events of Alyx, which calls the function itself.
 
         Raises:
-            ValueError: another function has one of the routes; the rest is registered.
+            ValueError: there is something to say about them; what can be used is registered.
         """
-        webhooks = tuple(hook for hook in hooks if hook.type == "webhook")
+        webhooks, remarks = _webhooks(hooks)
         self._webhooks = {**self._webhooks, function: webhooks}
         if self._routes.get(function, ()) != routes:
             self._routes = {**self._routes, function: routes}
             self._table = RouteTable(self._routes)
-        self._schedules.register(function, schedules)
-        conflicts = self._table.conflicts.get(function)
-        if conflicts:
-            raise ValueError("; ".join(conflicts))
+        remarks += self._table.conflicts.get(function, [])
+        remarks += self._schedules.register(function, schedules)
+        if remarks:
+            raise ValueError("; ".join(remarks))
 
     def unregister(self, function: str) -> None:
         """Stop calling `function`."""
         self._webhooks = {name: its for name, its in self._webhooks.items() if name != function}
-        self._routes = {name: its for name, its in self._routes.items() if name != function}
-        self._table = RouteTable(self._routes)
+        if self._routes.get(function):
+            self._routes = {name: its for name, its in self._routes.items() if name != function}
+            self._table = RouteTable(self._routes)
         self._schedules.unregister(function)
 
     def match(self, method: str, path: str) -> Match | frozenset[str]:
         """The function that a request is for; see `RouteTable.match`."""
         return self._table.match(method, path)
 
-    def webhook(self, function: str, source: str) -> Hook | None:
-        """The webhook of that function and source."""
-        hooks = self._webhooks.get(function, ())
-        return next((hook for hook in hooks if hook.source == source), None)
+    def webhook(self, function: str, source: str | None) -> Webhook | None:
+        """The webhook of that function and source; without a source, the one that has none.
+
+        A function's only webhook needs no source to be found.
+        """
+        webhooks = self._webhooks.get(function, {})
+        if source is None and len(webhooks) == 1:
+            return next(iter(webhooks.values()))
+        return webhooks.get(source or "")
+
+
+def _webhooks(hooks: tuple[Hook, ...]) -> tuple[dict[str, Webhook], list[str]]:
+    """The webhooks by their source, and what there is to say about them."""
+    found: dict[str, Webhook] = {}
+    remarks = []
+    for hook in hooks:
+        if hook.type != "webhook" or hook.verification is None:
+            continue
+        name = f"the webhook {hook.source!r}" if hook.source else "the webhook"
+        try:
+            config, more = read_config(WebhookConfig, hook.config)
+        except ValueError as error:
+            remarks.append(f"{name} is not received: {error}")
+            continue
+        remarks += [f"{name}: {remark}" for remark in more]
+        if hook.source in found:
+            remarks.append(f"{name}: another of the same source comes before it")
+            continue
+        found[hook.source] = Webhook(hook=hook, verification=hook.verification, config=config)
+    return found, remarks

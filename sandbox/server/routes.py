@@ -1,19 +1,27 @@
-"""The routes that manifests ask for: which function a method and a path lead to. Pure."""
+"""The routes that manifests ask for: which function a method and a path lead to. Pure.
+
+A path is taken segment by segment, each decoded by itself, so that `%2F` is part of a segment and
+never ends one. A segment `{name}` stands for any that is not empty; `/users/me` comes before
+`/users/{id}`. A `/` at the end makes another path.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sandbox.manifest import Route
 
-# The server's own: a manifest's route below them would never be reached.
-RESERVED: Final = (
-    "/api", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/.well-known",
-)  # fmt: skip
+# The server's own: the first segments of paths that no manifest's route gets, also not `/{any}`.
+RESERVED: Final = frozenset(
+    {"api", "healthz", "readyz", "metrics", "openapi.json", "docs", ".well-known"}
+)
+_PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,71 +32,96 @@ class Match:
     params: Mapping[str, str]
 
 
-class RouteTable:
-    """The routes of all functions. Of two that fit, the one whose path is more exact is taken.
+@dataclass(frozen=True)
+class _Target:
+    function: str
+    names: tuple[str, ...]
 
-    `/users/me` comes before `/users/{id}`, segment by segment from the left. `conflicts` names
-    for each function the routes that it does not get, and why.
+
+@dataclass
+class _Node:
+    """What may follow a part of a path; and the functions, by method, if it ends here."""
+
+    literals: dict[str, _Node] = field(default_factory=dict)
+    parameter: _Node | None = None
+    targets: dict[str, _Target] = field(default_factory=dict)
+
+
+class RouteTable:
+    """The routes of all functions; of two functions that want the same, the first by name has it.
+
+    `conflicts` names for each function the routes that it does not get, and why.
     """
 
     def __init__(self, routes: Mapping[str, Sequence[Route]]) -> None:
         self.conflicts: dict[str, list[str]] = {}
-        # By the shape of the path, then by method: function and the path's segments.
-        self._shapes: dict[tuple[str | None, ...], dict[str, tuple[str, tuple[str, ...]]]] = {}
+        self._root = _Node()
         for function in sorted(routes):
             for route in routes[function]:
-                self._add(function, route)
-        self._ordered = sorted(self._shapes, key=_exactness)
-
-    def _add(self, function: str, route: Route) -> None:
-        if any(route.path == name or route.path.startswith(f"{name}/") for name in RESERVED):
-            self._conflict(function, f"the route {route.path} is the server's own")
-            return
-        segments = tuple(route.path.strip("/").split("/"))
-        methods = self._shapes.setdefault(tuple(map(_literal, segments)), {})
-        for method in route.methods:
-            owner, _ = methods.setdefault(method, (function, segments))
-            if owner != function:
-                self._conflict(function, f"{method} {route.path} leads to {owner} already")
-
-    def _conflict(self, function: str, reason: str) -> None:
-        self.conflicts.setdefault(function, []).append(reason)
+                reasons = self._add(function, route)
+                if reasons:
+                    self.conflicts.setdefault(function, []).extend(reasons)
 
     def match(self, method: str, path: str) -> Match | frozenset[str]:
         """The function for a request; else the methods that the path has, none if there is none.
 
-        HEAD is answered as GET is, where nothing else is said.
+        `path` is as it was sent, percent-encoded. HEAD is answered as GET is, where nothing else
+        is said.
         """
-        segments = tuple(path.strip("/").split("/"))
+        segments = _decoded(path)
+        if segments is None or segments[0] in RESERVED:
+            return frozenset()
         allowed: set[str] = set()
-        for shape in self._ordered:
-            if not _fits(shape, segments):
+        # Depth first, the more exact one last on the stack. No node is visited twice.
+        stack: list[tuple[_Node, int, tuple[str, ...]]] = [(self._root, 0, ())]
+        while stack:
+            node, depth, values = stack.pop()
+            if depth == len(segments):
+                found = node.targets.get(method)
+                if found is None and method == "HEAD":
+                    found = node.targets.get("GET")
+                if found is not None:
+                    params = dict(zip(found.names, values, strict=True))
+                    return Match(function=found.function, params=params)
+                allowed.update(node.targets)
                 continue
-            methods = self._shapes[shape]
-            found = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
-            if found is not None:
-                function, names = found
-                params = {
-                    name[1:-1]: value
-                    for name, value in zip(names, segments, strict=True)
-                    if _literal(name) is None
-                }
-                return Match(function=function, params=params)
-            allowed.update(methods)
-        return frozenset(allowed)
+            segment = segments[depth]
+            if segment and node.parameter is not None:
+                stack.append((node.parameter, depth + 1, (*values, segment)))
+            if segment in node.literals:
+                stack.append((node.literals[segment], depth + 1, values))
+        return frozenset(allowed | {"HEAD"} if "GET" in allowed else allowed)
+
+    def _add(self, function: str, route: Route) -> list[str]:
+        """Add a route; why not, for each of its methods that the function does not get."""
+        segments = route.path.removeprefix("/").split("/")
+        if segments[0] in RESERVED:
+            return [f"the route {route.path}: /{segments[0]} is the server's own"]
+        names = tuple(match[1] for match in map(_PARAMETER.fullmatch, segments) if match)
+        if len(set(names)) < len(names):
+            return [f"the route {route.path} has two parameters of one name"]
+        node = self._root
+        for segment in segments:
+            if _PARAMETER.fullmatch(segment):
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            elif "{" in segment or "}" in segment:
+                return [
+                    f"the route {route.path}: a parameter is a whole segment, as in /users/{{id}}"
+                ]
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        taken = []
+        for method in route.methods:
+            owner = node.targets.setdefault(method, _Target(function, names)).function
+            if owner != function:
+                taken.append(f"the route {method} {route.path} leads to the function {owner}")
+        return taken
 
 
-def _literal(segment: str) -> str | None:
-    """The segment, or None for a parameter."""
-    return None if segment.startswith("{") and segment.endswith("}") else segment
-
-
-def _exactness(shape: tuple[str | None, ...]) -> tuple[bool, ...]:
-    return tuple(segment is None for segment in shape)
-
-
-def _fits(shape: tuple[str | None, ...], segments: tuple[str, ...]) -> bool:
-    return len(shape) == len(segments) and all(
-        bool(segment) if literal is None else literal == segment
-        for literal, segment in zip(shape, segments, strict=True)
-    )
+def _decoded(path: str) -> list[str] | None:
+    """The segments of a path that was sent; None if one is no text."""
+    try:
+        return [unquote_to_bytes(part).decode() for part in path.removeprefix("/").split("/")]
+    except UnicodeDecodeError:
+        return None

@@ -39,7 +39,11 @@ class Registrar(Protocol):
         schedules: tuple[Schedule, ...],
         routes: tuple[Route, ...],
     ) -> None:
-        """Call `function` on these hooks (webhooks among them), schedules and routes only."""
+        """Call `function` on these hooks (webhooks among them), schedules and routes only.
+
+        Raises:
+            ValueError: there is something to tell the manifest's author, as a warning.
+        """
 
     def unregister(self, function: str) -> None:
         """Stop calling `function`."""
@@ -117,10 +121,16 @@ class Registry:
         registrar = self._registrar
         if registrar is None:
             return []
+        functions = tuple(functions)
+        # First, so that a function of another name can have what they had.
+        for name in sorted(self._registered - {function.name for function in functions}):
+            try:
+                registrar.unregister(name)
+                self._registered.discard(name)
+            except Exception:  # foreign code: one failure must not stop the others
+                log.exception("could not unregister the function %s", name)
         failures = []
-        gone = self._registered.copy()
         for function in functions:
-            gone.discard(function.name)
             self._registered.add(function.name)
             manifest = function.manifest
             try:
@@ -130,16 +140,13 @@ class Registry:
                     schedules=manifest.schedules,
                     routes=manifest.routes,
                 )
-            except Exception as error:  # foreign code: one failure must not stop the others
+            except ValueError as error:
+                message = f"its hooks, schedules and routes: {error}"
+                failures.append(function.origin.problem(message, severity="warning"))
+            except Exception as error:  # as above
                 log.exception("could not register the function %s", function.name)
                 message = f"its hooks, schedules and routes could not be registered: {error}"
                 failures.append(function.origin.problem(message, severity="warning"))
-        for name in sorted(gone):
-            try:
-                registrar.unregister(name)
-                self._registered.discard(name)
-            except Exception:  # as above; tried again on the next reload
-                log.exception("could not unregister the function %s", name)
         return failures
 
 

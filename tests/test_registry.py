@@ -173,7 +173,7 @@ def test_a_removal_that_failed_is_tried_again(root: Path) -> None:
     recorder.broken.clear()
     recorder.calls.clear()
     registry.reload()
-    assert recorder.calls == ["+hello", "-greet"]
+    assert recorder.calls == ["-greet", "+hello"]
     recorder.calls.clear()
     registry.reload()
     assert recorder.calls == ["+hello"]

@@ -123,5 +123,5 @@ def _decoded(path: str) -> list[str] | None:
     """The segments of a path that was sent; None if one is no text."""
     try:
         return [unquote_to_bytes(part).decode() for part in path.removeprefix("/").split("/")]
-    except UnicodeDecodeError:
+    except UnicodeError:
         return None

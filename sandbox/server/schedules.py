@@ -100,7 +100,7 @@ class Schedules:
                     remarks.append(f"the schedule {schedule.name!r} does not run: {error}")
                     continue
                 if schedule.type == "interval" and interval_seconds(schedule.expression) < SHORTEST:
-                    more.append(f"it runs every {SHORTEST:g} seconds, and not more often")
+                    more.append("it runs every second, and not more often")
                 remarks += [f"the schedule {schedule.name!r}: {remark}" for remark in more]
                 key = (function, schedule.name)
                 gone.discard(key)

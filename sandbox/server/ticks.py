@@ -91,9 +91,10 @@ def last_tick(schedule: Schedule, after: float, until: float) -> float | None:
 
 
 def interval_seconds(expression: str) -> float:
-    """Seconds of an interval, such as `30`, `5m` or `1h30m`; not below `SHORTEST`."""
-    parts = _DURATION.findall(expression)
-    return max(SHORTEST, math.fsum(float(number) * _UNITS[unit.lower()] for number, unit in parts))
+    """Seconds of an interval, such as `30`, `5m` or `1h30m`."""
+    return math.fsum(
+        float(number) * _UNITS[unit.lower()] for number, unit in _DURATION.findall(expression)
+    )
 
 
 @lru_cache(1024)
@@ -101,7 +102,7 @@ def _ticks(kind: str, expression: str, timezone: str) -> Ticks:
     if kind == "cron":
         return Cron(expression, timezone)
     if kind == "interval":
-        return Interval(interval_seconds(expression))
+        return Interval(max(SHORTEST, interval_seconds(expression)))
     return Once(datetime.fromisoformat(expression.upper()).timestamp())
 
 

@@ -56,9 +56,11 @@
 #define QUIET_OTHER (50 * MILLISECOND)
 /* How much of a flood passes before other events have their turn, in reads. */
 #define ROUNDS 16
-/* Reports of a running command: so many at once, and one more for each so many milliseconds. */
+/* Reports of a running command: so many at once, and one more for each so many milliseconds or
+ * bytes passed on. A handler's answer is longer than that: each of them has its report at once. */
 #define REPORTS_AT_ONCE 100
 #define REPORT_EVERY 5
+#define REPORT_BYTES 64
 /* Less CPU than this, in nanoseconds for each look, is a timer's or a garbage collector's. */
 #define NOISE 50000
 
@@ -186,17 +188,22 @@ struct reports {
     int owed;           /* something was passed on since the last one */
     int credit;         /* so many may be written at once */
     long long earned;   /* when the credit was last raised */
+    unsigned long long paid; /* bytes that have earned something */
 };
 
 static void report_output(struct reports *reports, unsigned long long bytes)
 {
     long long now = clock_now(CLOCK_MONOTONIC);
     long long earned = (now - reports->earned) / (REPORT_EVERY * MILLISECOND);
-    if (earned > 0) {
-        reports->credit = reports->credit + earned < REPORTS_AT_ONCE ? reports->credit + earned
-                                                                     : REPORTS_AT_ONCE;
+    long long for_bytes = (bytes - reports->paid) / REPORT_BYTES;
+    reports->paid += for_bytes * REPORT_BYTES;
+    if (earned > 0)
         reports->earned = now;
-    }
+    else
+        earned = 0;
+    earned += for_bytes;
+    reports->credit = reports->credit + earned < REPORTS_AT_ONCE ? reports->credit + earned
+                                                                 : REPORTS_AT_ONCE;
     if (reports->owed && reports->credit > 0) {
         reports->owed = 0;
         reports->credit--;

@@ -42,7 +42,7 @@ def serve(common: Common, host: str | None, port: int | None, watched: bool) -> 
     Prints the URL once requests are taken. SIGTERM or Ctrl-C lets what runs finish, SIGHUP reads
     settings, secrets and functions again.
     """
-    configure_logging()
+    logs = configure_logging()
     screen = screen_for(common)
 
     def load() -> Settings:
@@ -76,7 +76,10 @@ def serve(common: Common, host: str | None, port: int | None, watched: bool) -> 
                 stop.set()
                 thread.join()
 
-    Life(load, common.functions, in_service=in_service, announce=announce).run()
+    try:
+        Life(load, common.functions, in_service=in_service, announce=announce).run()
+    finally:
+        logs.close()
 
 
 def _watch(service: Service, screen: Screen, stop: threading.Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -84,7 +84,16 @@ class _Document:
 
     def to_dict(self) -> JsonObject:
         """The fields as JSON values."""
-        return asdict(self)  # type: ignore[call-overload,no-any-return]
+        return {name: _plain(value) for name, value in vars(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    """A field's value for JSON. What a function wrote is that already."""
+    if isinstance(value, _Document):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,7 +160,8 @@ class Pool:
                 instance.renew()
                 self._place(shelf, instance)
             self._dispatch()
-            self._note_change(shelf)
+            if not kept:  # one that is kept leaves everything as it was before it was asked
+                self._note_change(shelf)
             self._forget_if_empty(shelf)
         if not kept:
             self._launcher.discard(instance, gently=gently)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sandbox.server.service import Service
 
 log = logging.getLogger(__name__)
-requests = structlog.get_logger("sandbox.requests")
+requests = structlog.get_logger(source="sandbox.requests")
 
 # Answers are data, and no page may show or run them; the few pages there are say more.
 _HEADERS: Final = {
@@ -32,6 +32,10 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+
+# Less than this is taken by the connection's buffer, and nobody waits for the client.
+_BUFFERED: Final = 32 * 1024
 
 
 class Edge:
@@ -60,6 +64,9 @@ class Edge:
                 headers["X-Request-Id"] = request_id
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+            if len(message.get("body", b"")) < _BUFFERED:
+                await send(message)
+                return
             # A client that does not read is not waited for: its connection ends.
             async with asyncio.timeout(settings.patience):
                 await send(message)

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # After the time to drain, what was killed may take so long to be gone, in seconds.
 _GRACE = 20.0
+_SWITCH = 0.0005
 # Settings that a reload does not change: the socket is bound, the connections are counted.
 _FIXED = ("host", "port", "connections")
 
@@ -76,12 +78,16 @@ class Life:
             ws="none",
             loop="uvloop",
             lifespan="off",
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             server_header=False,
             limit_concurrency=settings.connections,
             timeout_graceful_shutdown=round(settings.drain + _GRACE),
         )
+        # Threads wait this long for the interpreter while the loop has work: at the default, 5 ms,
+        # that is longer than an invocation takes.
+        sys.setswitchinterval(float(os.environ.get("SW", _SWITCH)))
         host, port = listening.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _Server(config, life=self, url=url).run(sockets=[listening])

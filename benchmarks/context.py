@@ -16,6 +16,7 @@ import click
 from sandbox import Sandbox, Settings
 from sandbox.builds.builder import Builder
 from sandbox.bundle import BundleStore
+from sandbox.delivery import HostMounts
 from sandbox.deploy import Deployer
 from sandbox.pool.notes import ColdNotes
 from sandbox.reaper import LABEL_STORE, Owner
@@ -77,12 +78,16 @@ class Context:
     def deployment(self, sandbox: Sandbox, name: str) -> Deployment:
         """What the sandbox would run, for those who run it in another way."""
         store = BundleStore(self.store)
-        builder = Builder(self.engine, sandbox.settings, store=store, owner=self._owner)
+        delivery = HostMounts()
+        builder = Builder(
+            self.engine, sandbox.settings, store=store, owner=self._owner, delivery=delivery
+        )
         deployer = Deployer(
             self.engine,
             sandbox.settings,
             store=store,
             builder=builder,
+            delivery=delivery,
             cold_notes=ColdNotes(self.store),
         )
         with contextlib.closing(builder):

@@ -115,7 +115,7 @@ def server(
         docker("stop", name)
         log = docker("logs", name)
         ended = docker("inspect", "--format", "{{.State.ExitCode}}", name)
-        docker("rm", name)
+        docker("rm", "--volumes", name)
         docker("volume", "rm", volume)
         mine = {LABEL_STORE: identity or "none"}
         left = engine.containers(mine)

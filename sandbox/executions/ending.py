@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sandbox.errors import Code, SandboxError
-from sandbox.executions.tail import log_tail
+from sandbox.executions.tail import log_tail, storable
 from sandbox.models import dump_json
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def with_response(
         execution,
         status=status,
         version=stats.version,
-        code=None if error is None else str(error.code),
-        message=None if error is None else error.message[:_MESSAGE],
+        code=None if error is None else storable(str(error.code)),
+        message=None if error is None else storable(error.message[:_MESSAGE]),
         ended_at=now,
         due_at=None,
         queue_ms=stats.queue_ms,
@@ -70,7 +70,7 @@ def with_error(
         execution,
         status="failed",
         code=code.value,
-        message=message[:_MESSAGE],
+        message=storable(message[:_MESSAGE]),
         ended_at=now,
         due_at=None,
         log_tail=log_tail(logs, most=tail),

@@ -16,7 +16,6 @@ from sandbox.executions import queries
 from sandbox.executions.database import create_tables, database_url, open_database, reading, using
 from sandbox.executions.model import ENDED
 from sandbox.executions.queue import Queue
-from sandbox.executions.rows import to_execution, to_row
 from sandbox.executions.servers import Server
 from sandbox.executions.tables import EXECUTIONS, METADATA
 from sandbox.executions.writer import Writer
@@ -74,7 +73,7 @@ class ExecutionStore:
             most_bytes=settings.queue_bytes,
             clock=clock,
         )
-        self._writer = Writer(engine)
+        self._writer = Writer(engine, owner=server.id)
         self._closed = False
 
     @property
@@ -89,7 +88,7 @@ class ExecutionStore:
 
     def record(self, execution: Execution) -> None:
         """Record one that somebody waits for, as it is now. Takes microseconds, never fails."""
-        self._writer.put(to_row(execution, owner=self.server.id))
+        self._writer.put(execution)
 
     def get(self, id: str) -> Execution | None:  # noqa: A002 - the field's name
         """The execution of that id, with its response where it is kept.
@@ -97,8 +96,7 @@ class ExecutionStore:
         Raises:
             DatabaseUnavailableError: the database cannot be used.
         """
-        row = self._writer.get(id)
-        return queries.find(self.engine, id) if row is None else to_execution(row)
+        return self._writer.get(id) or queries.find(self.engine, id)
 
     def list(
         self,

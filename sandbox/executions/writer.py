@@ -1,9 +1,9 @@
 """The thread that writes what becomes of executions that somebody waits for.
 
-An invocation leaves a row here and goes on: it never waits for the database, and never fails
-because of it. Rows are gathered for a moment and written together; an execution that begins and
-ends within it is written once. While the database cannot be written, rows are kept up to a number,
-then the oldest go: they are counted, and the log says so once.
+An invocation leaves its execution here and goes on: it never waits for the database, and never
+fails because of it. They are gathered for a moment and written together; an execution that begins
+and ends within it is written once. While the database cannot be written, they are kept up to a
+number, then the oldest go: they are counted, and the log says so once.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from sandbox.executions.database import unavailable
+from sandbox.executions.rows import to_row
 from sandbox.executions.tables import EXECUTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-log = logging.getLogger(__name__)
+    from sandbox.executions.model import Execution
 
-Row = dict[str, Any]
+log = logging.getLogger(__name__)
 
 _GATHER_SECONDS: Final = 0.2
 # Written at once when there are that many.
@@ -36,19 +37,20 @@ _AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError, OSError)
 
 
 class Writer:
-    """Writes rows of `EXECUTIONS` in a thread of its own. Safe to use from many threads.
+    """Writes executions of the server `owner`, in a thread of its own.
 
-    `capacity` is how many rows it keeps while they cannot be written.
+    Safe to use from many threads. `capacity` is how many it keeps while they cannot be written.
     """
 
-    def __init__(self, engine: sa.Engine, *, capacity: int = 10_000) -> None:
+    def __init__(self, engine: sa.Engine, *, owner: str, capacity: int = 10_000) -> None:
         self._engine = engine
+        self._owner = owner
         self._capacity = capacity
         self._upsert = _upsert(engine.dialect.name)
         self._changed = threading.Condition()
         # By id, the oldest first. `_writing` is what the thread has in its hands.
-        self._rows: dict[str, Row] = {}
-        self._writing: dict[str, Row] = {}
+        self._waiting: dict[str, Execution] = {}
+        self._writing: dict[str, Execution] = {}
         # Those whose beginning is on record: if their end were dropped, they would run for ever.
         self._begun: set[str] = set()
         self._dropped = 0
@@ -68,19 +70,19 @@ class Writer:
         """Whether the last attempt to write has failed."""
         return self._failing
 
-    def put(self, row: Row) -> None:
-        """Write a row, all columns, soon; it replaces one of that id that is not written yet."""
+    def put(self, execution: Execution) -> None:
+        """Write it soon; it replaces one of that id that is not written yet."""
         with self._changed:
-            self._rows[row["id"]] = row
-            if len(self._rows) + len(self._writing) > self._capacity:
+            self._waiting[execution.id] = execution
+            if len(self._waiting) + len(self._writing) > self._capacity:
                 self._drop()
-            if len(self._rows) in (1, _BATCH):
+            if len(self._waiting) in (1, _BATCH):
                 self._changed.notify_all()
 
-    def get(self, id: str) -> Mapping[str, Any] | None:  # noqa: A002 - the column's name
-        """The row of that id, if it is not written yet."""
+    def get(self, id: str) -> Execution | None:  # noqa: A002 - the column's name
+        """The execution of that id, if it is not written yet."""
         with self._changed:
-            return self._rows.get(id) or self._writing.get(id)
+            return self._waiting.get(id) or self._writing.get(id)
 
     def flush(self, *, timeout: float) -> bool:
         """Wait until what was put is written, at most `timeout` seconds; whether it is."""
@@ -88,8 +90,8 @@ class Writer:
             self._hurry = True
             self._changed.notify_all()
             return self._changed.wait_for(
-                lambda: not (self._rows or self._writing) or self._failing, timeout
-            ) and not (self._rows or self._writing)
+                lambda: not (self._waiting or self._writing) or self._failing, timeout
+            ) and not (self._waiting or self._writing)
 
     def close(self, *, timeout: float = 10.0) -> None:
         """Write what is left and end, after at most about `timeout` seconds."""
@@ -97,36 +99,36 @@ class Writer:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(timeout)
-        left = len(self._rows) + len(self._writing)
+        left = len(self._waiting) + len(self._writing)
         if left:
             self._dropped += left
             log.error("%d executions were not recorded: the database cannot be written", left)
 
     def _drop(self) -> None:
-        for id in self._rows:  # noqa: A001 - the column's name
+        for id in self._waiting:  # noqa: A001 - the column's name
             if id not in self._begun:
-                del self._rows[id]
+                del self._waiting[id]
                 self._dropped += 1
                 break
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._rows or self._closing)
-                if not self._rows:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
                     return
                 self._changed.wait_for(
-                    lambda: self._hurry or self._closing or len(self._rows) >= _BATCH,
+                    lambda: self._hurry or self._closing or len(self._waiting) >= _BATCH,
                     _GATHER_SECONDS,
                 )
                 self._hurry = False
-                self._writing, self._rows = self._rows, {}
+                self._writing, self._waiting = self._waiting, {}
             error = self._write(self._writing)
             with self._changed:
                 if error is None:
                     self._noted(self._writing)
                 else:
-                    self._rows = {**self._writing, **self._rows}
+                    self._waiting = {**self._writing, **self._waiting}
                 self._writing = {}
                 self._tell(error)
                 self._changed.notify_all()
@@ -135,32 +137,36 @@ class Writer:
                         return
                     self._changed.wait_for(lambda: self._closing, _RETRY_SECONDS)
 
-    def _write(self, rows: Mapping[str, Row]) -> Exception | None:
-        """Write all rows at once; why the database could not be written."""
+    def _row(self, execution: Execution) -> dict[str, Any]:
+        # Here, and not where the execution comes from, which has better things to do.
+        return to_row(execution, owner=self._owner)
+
+    def _write(self, executions: Mapping[str, Execution]) -> Exception | None:
+        """Write all at once; why the database could not be written."""
         try:
             with self._engine.begin() as connection:
-                connection.execute(self._upsert, list(rows.values()))
+                connection.execute(self._upsert, [self._row(one) for one in executions.values()])
         except _AWAY as error:
             return error
         except Exception:  # one of them is not to the database's taste: the others are written
-            return self._write_singly(rows)
+            return self._write_singly(executions)
         return None
 
-    def _write_singly(self, rows: Mapping[str, Row]) -> Exception | None:
-        for row in rows.values():
+    def _write_singly(self, executions: Mapping[str, Execution]) -> Exception | None:
+        for execution in executions.values():
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(self._upsert, [row])
+                    connection.execute(self._upsert, [self._row(execution)])
             except _AWAY as error:
                 return error  # all are tried again: to write one twice changes nothing
             except Exception:  # the edge of a thread, which has to go on
                 self._dropped += 1
-                log.exception("the execution %s was not recorded", row["id"])
+                log.exception("the execution %s was not recorded", execution.id)
         return None
 
-    def _noted(self, rows: Mapping[str, Row]) -> None:
-        for id, row in rows.items():  # noqa: A001 - the column's name
-            if row["ended_at"] is None:
+    def _noted(self, executions: Mapping[str, Execution]) -> None:
+        for id, execution in executions.items():  # noqa: A001 - the column's name
+            if execution.ended_at is None:
                 self._begun.add(id)
             else:
                 self._begun.discard(id)

@@ -224,3 +224,36 @@ def test_one_that_fails_for_the_last_time_is_dead_and_can_be_retried(
     assert dispatcher.retry(dead.id).status == "queued"
     assert dispatcher.cancel(dead.id)
     assert ended(dispatcher, dead.id).status in ("cancelled", "dead")
+
+
+def test_no_secret_gets_on_record(
+    start: Callable[[], Dispatcher],
+    write: Callable[..., None],
+    plain: dict[str, object],
+    tmp_path: Path,
+) -> None:
+    """Not from `env`, though it is logged and thrown; an input is there until it has run."""
+    secret, waiting = "a-canary-of-the-operator", "a-canary-in-an-input"
+    (tmp_path / "secrets.yaml").write_text(f"KEY: {secret}\n")
+    plain["secrets_file"] = str(tmp_path / "secrets.yaml")
+    write(
+        "leaky/index.py",
+        "def handler(input, ctx):\n"
+        "    ctx.log.info(ctx.env['KEY'], {'key': ctx.env['KEY']})\n"
+        "    raise ValueError('cannot use ' + ctx.env['KEY'])\n",
+    )
+    write("leaky/function.yaml", "env: {KEY: '${KEY}'}\nretries: 0\n")
+    dispatcher = start()
+    dispatcher.submit(Call(function="once", input={"number": 1, "seconds": 0.5}))
+    submitted = dispatcher.submit(Call(function="leaky", input={"canary": waiting}))
+    assert on_disk(tmp_path, waiting), "the control: it has to be there until it has run"
+    execution = ended(dispatcher, submitted.id)
+    assert execution.message == "cannot use [secret KEY]"
+    assert "[secret KEY]" in execution.log_tail
+    dispatcher.drain(30)
+    assert not on_disk(tmp_path, secret)
+    assert not on_disk(tmp_path, waiting)
+
+
+def on_disk(directory: Path, text: str) -> bool:
+    return any(text.encode() in file.read_bytes() for file in directory.glob("executions.db*"))

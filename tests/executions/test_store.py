@@ -13,7 +13,6 @@ from sandbox import InvalidRequestError
 from sandbox.executions.database import open_database, reading
 from sandbox.executions.model import Execution
 from sandbox.executions.queries import find
-from sandbox.executions.rows import to_row
 from sandbox.executions.tables import EXECUTIONS, METADATA
 from sandbox.executions.writer import Writer
 
@@ -47,9 +46,9 @@ def test_one_that_runs_and_has_ended_is_there_at_once(store: ExecutionStore) -> 
     store.record(running("a"))
     assert store.get("a") == running("a")
     store.record(ended("a", message="x\0y", log_tail="\ud800"))
-    recorded = store.get("a")
+    assert store.get("a") is not None
+    (recorded,) = store.list().executions
     assert recorded == ended("a", message="x\ufffdy", log_tail="?")
-    assert store.list().executions == (recorded,)
     assert find(store.engine, "a") == recorded
 
 
@@ -111,10 +110,10 @@ def test_nothing_fails_while_the_database_is_away_and_the_log_says_so_once(
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
     pages = 1  # as many as it has
-    writer = Writer(engine, capacity=50)
+    writer = Writer(engine, owner="me", capacity=50)
     with caplog.at_level(logging.WARNING):
         for number in range(200):
-            writer.put(to_row(ended(f"e{number}", log_tail="x" * 2000), owner="me"))
+            writer.put(ended(f"e{number}", log_tail="x" * 2000))
         assert not writer.flush(timeout=20)
         assert writer.failing
         assert writer.dropped >= 150

@@ -25,7 +25,6 @@ from sandbox.gateway.resolver import system_resolver
 from sandbox.gateway.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from concurrent.futures import Future
 
     from sandbox.gateway.allocation import Allocation, Listener
@@ -71,26 +70,6 @@ class Gateway:
         self.attachment = Attachment(
             arguments=allocation.arguments, mounts=tuple(mounts), env=allocation.env
         )
-
-    @property
-    def mounts(self) -> tuple[Mount, ...]:
-        """The sockets' directory, `/etc/hosts` and `/etc/resolv.conf`, all read-only."""
-        return self.attachment.mounts
-
-    @property
-    def hosts(self) -> Mapping[str, str]:
-        """The names that the container can look up, with their loopback addresses."""
-        return self._allocation.hosts
-
-    @property
-    def forwards(self) -> tuple[str, ...]:
-        """Init's arguments."""
-        return self.attachment.arguments
-
-    @property
-    def env(self) -> Mapping[str, str]:
-        """Environment variables: those of a proxy, where there is one."""
-        return self.attachment.env
 
     def begin(self) -> None:
         """A new invocation in the same container: its counts and caps start at zero.

@@ -29,8 +29,10 @@ Opened = "Callable[..., Gateway]"
 
 def dial(gateway: Gateway, place: int = -1) -> socket.socket:
     """A connection as init makes one, to the socket of the last `--forward`, or of another."""
-    path = gateway.forwards[1:][1::2][place].partition("=")[2]
-    directory = next(mount.source for mount in gateway.mounts if mount.target == SOCKETS_DIR)
+    path = gateway.attachment.arguments[1:][1::2][place].partition("=")[2]
+    directory = next(
+        mount.source for mount in gateway.attachment.mounts if mount.target == SOCKETS_DIR
+    )
     descriptor = os.open(directory, os.O_PATH)
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(20)
@@ -373,7 +375,7 @@ def test_closing_ends_every_connection_and_removes_the_sockets(
 ) -> None:
     where = f"127.0.0.1:{server.port}"
     gateway = opened(where, private=(where,))
-    directory = gateway.mounts[-1].source
+    directory = gateway.attachment.mounts[-1].source
     server.greeting = b"."
     with dial(gateway) as client, dial(gateway) as silent:
         assert client.recv(1) == b"."
@@ -399,21 +401,23 @@ def test_closing_at_once_leaves_nothing_open(tmp_path: Path) -> None:
 def test_without_destinations_there_is_no_thread_and_no_socket(tmp_path: Path) -> None:
     with Gateways(NetworkSettings(), directory=tmp_path / "g") as gateways:
         gateway = gateways.open(NetworkPolicy())
-        assert [mount.target for mount in gateway.mounts] == ["/etc/hosts", "/etc/resolv.conf"]
-        assert gateway.forwards == ("--dns",)
-        assert gateway.env == {}
+        assert [mount.target for mount in gateway.attachment.mounts] == [
+            "/etc/hosts",
+            "/etc/resolv.conf",
+        ]
+        assert gateway.attachment.arguments == ("--dns",)
+        assert gateway.attachment.env == {}
         assert "gateway" not in {thread.name for thread in threading.enumerate()}
         assert gateway.stats().allowed == gateway.stats().denied == ()
 
 
 def test_sockets_are_open_to_any_user_in_a_directory_closed_to_all(opened: Opened) -> None:
     gateway = opened("api.test:443")
-    directory = gateway.mounts[-1].source
+    directory = gateway.attachment.mounts[-1].source
     assert directory.parent.stat().st_mode & 0o777 == 0o700
     assert directory.stat().st_mode & 0o777 == 0o755
     assert [path.stat().st_mode & 0o777 for path in directory.iterdir()] == [0o666]
-    assert all(mount.read_only for mount in gateway.mounts)
-    assert all(mount.source.stat().st_mode & 0o044 == 0o044 for mount in gateway.mounts)
+    assert all(mount.source.stat().st_mode & 0o044 == 0o044 for mount in gateway.attachment.mounts)
 
 
 def test_many_connections_at_once_are_all_served(opened: Opened, server: Server) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -206,12 +206,21 @@ class FunctionResponse:
         return dump_json(self.to_dict(), indent=indent)
 
 
+def _encoder(indent: int | None) -> json.JSONEncoder:
+    return json.JSONEncoder(ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+# Made once: `json.dumps` would make one each time.
+_COMPACT: Final = _encoder(None)
+
+
 def dump_json(value: object, *, indent: int | None = None) -> str:
     """JSON text of `value`; non-ASCII text stays readable unless it could not be encoded.
 
     A JSON document may carry a lone surrogate as an escape, which no UTF-8 text can hold.
     """
-    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    encoder = _COMPACT if indent is None else _encoder(indent)
+    text = encoder.encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:

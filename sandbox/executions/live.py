@@ -43,7 +43,8 @@ class LiveLog:
         self.attempt = attempt
         self._most_entries = most_entries
         self._most_bytes = most_bytes
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._entries: deque[tuple[LogEntry, int]] = deque()
         self._bytes = 0
         # The place of the first entry that is still there.
@@ -53,7 +54,7 @@ class LiveLog:
     def add(self, entry: LogEntry) -> None:
         """Take an entry; the oldest go if there are too many."""
         size = len(entry.message) + (len(str(entry.data)) if entry.data else 0)
-        with self._changed:
+        with self._lock:  # the condition's own, entered without a detour
             self._entries.append((entry, size))
             self._bytes += size
             while self._bytes > self._most_bytes or len(self._entries) > self._most_entries:

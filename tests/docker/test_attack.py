@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -14,26 +13,13 @@ from sandbox.attack import battery
 from sandbox.attack.battery import PROMISES, attack
 from sandbox.errors import EngineUnavailableError
 from sandbox.settings import merge
+from tests.docker.weakened import Weakened
 
 if TYPE_CHECKING:
     from sandbox import Settings
     from sandbox.attack.judges import Finding
     from sandbox.engine.base import Container, ContainerSpec
     from sandbox.engine.docker import DockerEngine
-
-
-class Weakened:
-    """A real engine that gives containers more than they were to get."""
-
-    def __init__(self, engine: DockerEngine, **changes: Any) -> None:
-        self._engine = engine
-        self._changes = changes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def create(self, spec: ContainerSpec) -> Container:
-        return self._engine.create(dataclasses.replace(spec, **self._changes))
 
 
 class Broken(Weakened):

@@ -8,26 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox.doctor import examine
+from tests.docker.weakened import Weakened
 
 if TYPE_CHECKING:
     from sandbox.doctor import Check
-    from sandbox.engine.base import Container, ContainerSpec
     from sandbox.engine.docker import DockerEngine
     from sandbox.settings import Settings
-
-
-class Weakened:
-    """A real engine that gives containers more than they were to get."""
-
-    def __init__(self, engine: DockerEngine, **changes: Any) -> None:
-        self._engine = engine
-        self._changes = changes
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def create(self, spec: ContainerSpec) -> Container:
-        return self._engine.create(dataclasses.replace(spec, **self._changes))
 
 
 def failures(engine: Any, settings: Settings) -> dict[str, Check]:

@@ -21,6 +21,7 @@ from sandbox.errors import (
     RuntimeNotAvailableError,
 )
 from sandbox.reaper import LABEL_FUNCTION, LABEL_OWNER, LABEL_STORE, reap
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -441,10 +442,3 @@ def test_the_response_document_has_the_contract_s_shape(write: Write, invoke: In
         "cold", "queue_ms", "boot_ms", "run_ms", "cpu_ms", "peak_memory_bytes", "runtime_class",
         "version",
     } <= document["stats"].keys()  # fmt: skip
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)

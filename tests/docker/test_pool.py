@@ -16,6 +16,7 @@ from sandbox.cancellation import Cancellation
 from sandbox.errors import OverloadedError
 from sandbox.launcher import BootFailedError
 from sandbox.reaper import LABEL_FUNCTION
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,13 +63,6 @@ def handler(ctx):
         subprocess.Popen(["sleep", "60"])
     return found
 """
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.02)
 
 
 def ready(sandbox: Sandbox, name: str) -> int:

@@ -11,12 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sandbox.reaper import LABEL_FUNCTION, LABEL_STORE
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,13 +105,6 @@ def sandbox(environment: dict[str, str], tmp_path: Path) -> Callable[..., Proces
 def containers(engine: DockerEngine, store: Path, function: str) -> list[Any]:
     ours = {LABEL_STORE: (store / "id").read_text(), LABEL_FUNCTION: function}
     return engine.containers(ours)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
 
 
 def without_figures(ended: Process) -> tuple[int, str, str]:

@@ -16,9 +16,9 @@ from sandbox.gateway.allocation import SOCKETS_DIR
 from sandbox.gateway.destinations import Callback, Destination, NetworkPolicy
 from sandbox.gateway.gateway import Gateways
 from sandbox.settings import NetworkSettings
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from sandbox.gateway.gateway import Gateway
@@ -63,14 +63,6 @@ def ask(gateway: Gateway, data: bytes = b"", place: int = -1) -> bytes:
         except OSError:
             pass
         return read_all(client)
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait for a condition that has to come true."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_an_allowed_destination_is_reached_and_counted(
@@ -292,7 +284,7 @@ def test_too_many_connections_at_once_are_closed_and_listed(opened: Opened, serv
         assert read_all(third) == b""
     (denied,) = gateway.stats().denied
     assert denied.reason == "more than 2 connections at once (network.max_connections)"
-    eventually(lambda: ask(gateway, b"again") == b".again")
+    wait_until(lambda: ask(gateway, b"again") == b".again")
 
 
 def test_too_many_connections_in_total_are_closed_and_listed(
@@ -328,7 +320,7 @@ def test_all_functions_together_leave_descriptors_for_the_rest(
         assert ask(second) == b""
         assert "all functions together" in second.stats().denied[0].reason
         clients[0].close()
-        eventually(lambda: ask(second) == b".")
+        wait_until(lambda: ask(second) == b".")
 
 
 def test_too_many_bytes_end_the_connection_before_they_are_sent(

@@ -23,6 +23,7 @@ from sandbox.discovery import function_from_path
 from sandbox.models import FunctionResponse
 from sandbox.recipes import reference
 from sandbox.settings import merge
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -284,18 +285,6 @@ def remains(arena: Arena) -> list[str]:
     assert arena.settings.store is not None
     found += map(str, (arena.settings.store / "temporary").iterdir())
     return found
-
-
-def wait_until(
-    condition: Callable[[], object],
-    *,
-    seconds: float = 20,
-    message: Callable[[], object] = lambda: "the condition did not come true",
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, message()
-        time.sleep(0.02)
 
 
 def docker(*arguments: str, input: str | None = None, check: bool = True) -> str:

@@ -16,7 +16,8 @@ import pytest
 from sandbox import Sandbox
 from sandbox.discovery import function_from_path
 from sandbox.reaper import reap
-from tests.docker.security.conftest import docker, inspect, wait_until
+from tests.docker.security.conftest import docker, inspect
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

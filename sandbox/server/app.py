@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -16,7 +17,7 @@ from sandbox.errors import ForbiddenError, InternalError, SandboxError
 from sandbox.server import functions, introspection, openapi, records, state, webhooks
 from sandbox.server.body import read_body
 from sandbox.server.edge import Edge
-from sandbox.server.guard import Guard
+from sandbox.server.guard import Guard, Open, Resource, other_method
 from sandbox.server.inbound import body_as_input, request_document, sent_path
 from sandbox.server.problems import problem_from_error, problem_from_http
 from sandbox.server.routes import Match
@@ -51,29 +52,27 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
     async def jwks(request: Request) -> Response:  # noqa: ARG001
         return introspection.jwks(current().tokens)
 
-    routes = [
-        Route("/api/functions", guarded(functions.list_functions, "read"), methods=["GET"]),
-        Route("/api/functions/stats", guarded(functions.stats, "read"), methods=["GET"]),
-        Route("/api/functions/reload", guarded(functions.reload, "admin"), methods=["POST"]),
-        Route("/api/functions/{name}", guarded(functions.show, "read"), methods=["GET"]),
-        Route("/api/functions/{name}", guarded(functions.invoke), methods=["POST"]),
-        Route("/api/executions", guarded(records.list_executions), methods=["GET"]),
-        Route("/api/executions/{id}", guarded(records.show), methods=["GET"]),
-        Route("/api/executions/{id}", guarded(records.cancel), methods=["DELETE"]),
-        Route("/api/executions/{id}/logs", guarded(records.logs), methods=["GET"]),
-        Route("/api/executions/{id}/retry", guarded(records.retry), methods=["POST"]),
-        Route("/api/webhooks/{function}", webhook, methods=["POST"]),
-        Route("/api/webhooks/{function}/{source}", webhook, methods=["POST"]),
-        Route("/api/tokens/introspect", guarded(state.introspect, "read"), methods=["POST"]),
-        Route("/.well-known/jwks.json", jwks, methods=["GET"]),
-        Route("/healthz", state.healthz, methods=["GET"]),
-        Route("/readyz", readyz, methods=["GET"]),
-        Route("/metrics", guarded(state.metrics, "read"), methods=["GET"]),
-        Route("/openapi.json", _document, methods=["GET"]),
-        Route("/docs", _page, methods=["GET"]),
-        # What manifests ask for, which changes while the server runs.
-        Route("/{path:path}", guarded(_routed)),
-    ]
+    resources = {
+        "/api/functions": Resource(GET=guarded(functions.list_functions, "read")),
+        "/api/functions/stats": Resource(GET=guarded(functions.stats, "read")),
+        "/api/functions/reload": Resource(POST=guarded(functions.reload, "admin")),
+        "/api/functions/{name}": Resource(
+            GET=guarded(functions.show, "read"), POST=guarded(functions.invoke)
+        ),
+        "/api/executions": Resource(GET=guarded(records.list_executions)),
+        "/api/executions/{id}": Resource(GET=guarded(records.show), DELETE=guarded(records.cancel)),
+        "/api/executions/{id}/logs": Resource(GET=guarded(records.logs)),
+        "/api/executions/{id}/retry": Resource(POST=guarded(records.retry)),
+        "/api/webhooks/{function}": Resource(POST=Open(webhook)),
+        "/api/webhooks/{function}/{source}": Resource(POST=Open(webhook)),
+        "/api/tokens/introspect": Resource(POST=guarded(state.introspect, "read")),
+        "/.well-known/jwks.json": Resource(GET=Open(jwks)),
+        "/healthz": Resource(GET=Open(state.healthz)),
+        "/readyz": Resource(GET=Open(readyz)),
+        "/metrics": Resource(GET=guarded(state.metrics, "read")),
+        "/openapi.json": Resource(GET=Open(_document)),
+        "/docs": Resource(GET=Open(_page)),
+    }
     middleware = []
     origins = current().settings.server.cors
     if origins:
@@ -87,10 +86,12 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
             )
         )
     app = Starlette(
-        routes=routes,
+        routes=[Route(path, resource) for path, resource in resources.items()],
         middleware=middleware,
-        exception_handlers={SandboxError: _refuse, HTTPException: _refuse},
+        exception_handlers={SandboxError: _refuse, HTTPException: _refuse, Exception: _refuse},
     )
+    # What manifests ask for, which changes while the server runs.
+    app.router.default = guarded(_routed)
     # Trailing slashes are other paths, and are not redirected.
     app.router.redirect_slashes = False
     return Edge(app, current=current)
@@ -101,10 +102,13 @@ async def _refuse(request: Request, error: Exception) -> Response:
     of = {"request_id": request.state.request_id, "instance": request.scope["path"]}
     if isinstance(error, HTTPException):
         return problem_from_http(error, **of)
-    assert isinstance(error, SandboxError)  # noqa: S101 - it is registered for these two
-    if isinstance(error, InternalError):
-        log.error("a request failed", exc_info=error)
-    return problem_from_error(error, **of)
+    if isinstance(error, SandboxError):
+        if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            trace = error if isinstance(error, InternalError) else None
+            log.error("the request %s failed: %s", of["request_id"], error, exc_info=trace)
+        return problem_from_error(error, **of)
+    # Logged by `Edge`, which gets it too.
+    return problem_from_error(InternalError("a defect of the server"), **of)
 
 
 async def _document(request: Request) -> Response:  # noqa: ARG001
@@ -123,9 +127,8 @@ async def _routed(request: Request, caller: Caller, service: Service) -> Respons
     match = service.registrar.match(request.method, sent_path(request))
     if not isinstance(match, Match):
         if match:
-            allowed = {"Allow": ", ".join(sorted(match))}
-            raise HTTPException(405, "the path has other methods", allowed)
-        raise HTTPException(404, "there is nothing at this path")
+            return other_method(request.method, match)
+        raise HTTPException(HTTPStatus.NOT_FOUND, "there is nothing at this path")
     if not caller.may_invoke(match.function):
         raise ForbiddenError("this caller may not invoke that function")
     settings = service.settings.server

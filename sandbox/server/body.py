@@ -53,17 +53,19 @@ async def read_input(request: Request, *, most: int, patience: float) -> Body:
 
     Raises:
         InvalidRequestError: it is not a JSON object, or a form that cannot be read.
-        HTTPException: 408 too slow, 413 too large, 415 neither JSON nor a form.
+        HTTPException: 408 too slow, 413 too large, 415 neither JSON nor a form, or compressed.
         ClientDisconnect: the client went away.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _read_form(request, most=most, patience=patience)
-    data = await read_body(request, most=most, patience=patience)
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise HTTPException(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json or multipart/form-data"
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "send application/json or multipart/form-data",
+            _CLOSE,
         )
+    data = await read_body(request, most=most, patience=patience)
     return Body(input=parse_input(data) if data else {})
 
 
@@ -76,6 +78,10 @@ async def read_body(request: Request, *, most: int, patience: float) -> bytes:
 
 
 async def _chunks(request: Request, *, most: int, patience: float) -> AsyncGenerator[bytes, None]:
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise HTTPException(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without an encoding", _CLOSE
+        )
     told = request.headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told) > most:
         raise _too_large(most)
@@ -119,9 +125,11 @@ async def _read_form(request: Request, *, most: int, patience: float) -> Body:
         raise InvalidRequestError(f"the form cannot be read: {error.message}") from None
     except (KeyError, UnicodeDecodeError, LookupError):
         raise InvalidRequestError("the form cannot be read: a header in it is broken") from None
-    fields: dict[str, Any] = {}
+    fields: dict[str, list[str]] = {}
     files = []
     for name, value in form.multi_items():
+        if name in _RESERVED:
+            raise InvalidRequestError(f"no field of a form may be called {name}")
         if isinstance(value, UploadFile):
             files.append(
                 file_upload(
@@ -131,12 +139,14 @@ async def _read_form(request: Request, *, most: int, patience: float) -> Body:
                     content=await value.read(),
                 )
             )
-        elif name in _RESERVED:
-            raise InvalidRequestError(f"no field of a form may be called {name}")
         else:
-            several = [*form.getlist(name)]
-            fields[name] = value if len(several) == 1 else several
-    return Body(input=fields, files=tuple(files))
+            fields.setdefault(name, []).append(value)
+    return Body(
+        input={
+            name: several if len(several) > 1 else several[0] for name, several in fields.items()
+        },
+        files=tuple(files),
+    )
 
 
 def _too_large(most: int) -> HTTPException:

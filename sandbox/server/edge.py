@@ -1,19 +1,16 @@
-"""The outermost layer: an id, headers and a log line for every request; every failure an answer."""
+"""The outermost layer: an id, headers and a line of log for every request."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 
-from sandbox.errors import InternalError
 from sandbox.executor import new_request_id
-from sandbox.server.problems import problem_from_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,20 +23,22 @@ log = logging.getLogger(__name__)
 requests = structlog.get_logger(source="sandbox.requests")
 
 # Answers are data, and no page may show or run them; the few pages there are say more.
-_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
-
-# Less than this is taken by the connection's buffer, and nobody waits for the client.
-_BUFFERED: Final = 32 * 1024
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+# An id that a client may give its request. Others are replaced: they could forge lines of logs.
+_GIVEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}", re.ASCII)
 
 
 class Edge:
-    """Wraps the routes. The request's id is in its `state`, and is its execution's too."""
+    """Wraps the routes. In the request's `state` is its id: `X-Request-Id`, or one of ours.
+
+    Beside it is the id that its execution will have, which is never the client's to choose: it may
+    be another's already.
+    """
 
     def __init__(self, app: ASGIApp, *, current: Callable[[], Service]) -> None:
         self._app = app
@@ -51,32 +50,28 @@ class Edge:
             await self._app(scope, receive, send)
             return
         begin = time.perf_counter()
-        settings = self._current().settings.server
-        request_id = new_request_id()
-        scope.setdefault("state", {})["request_id"] = request_id
+        execution_id = new_request_id()
+        request_id = _given_id(scope) or execution_id
+        scope.setdefault("state", {}).update(request_id=request_id, execution_id=execution_id)
         status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-            if len(message.get("body", b"")) < _BUFFERED:
-                await send(message)
-                return
-            # A client that does not read is not waited for: its connection ends.
-            async with asyncio.timeout(settings.patience):
-                await send(message)
+                status = int(message["status"])
+                headers = list(message.get("headers", ()))
+                names = {name for name, _ in headers}
+                headers += [header for header in _HEADERS if header[0] not in names]
+                headers.append((b"x-request-id", request_id.encode()))
+                message["headers"] = headers
+            await send(message)
 
         try:
-            await self._answer(scope, receive, answer, request_id)
-        except TimeoutError:
-            if not status:
-                raise
-            log.warning("a client did not read its answer for %gs", settings.patience)
+            await self._app(scope, receive, answer)
+        except ClientDisconnect:
+            pass
+        except Exception:  # the edge: it was answered already, if there was nothing sent before
+            log.exception("the request %s failed", request_id)
         finally:
             self._current().metrics.request(scope["method"], status or 499)
             requests.info(
@@ -86,27 +81,16 @@ class Edge:
                 status=status or 499,
                 ms=round((time.perf_counter() - begin) * 1000, 3),
                 request_id=request_id,
+                execution_id=scope["state"].get("execution_id"),
                 client=(scope.get("client") or ("",))[0],
                 caller=scope["state"].get("caller"),
             )
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        begun = False
 
-        async def note(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note)
-        except ClientDisconnect:
-            return
-        except TimeoutError:
-            raise
-        except Exception:
-            log.exception("a request failed")
-            if not begun:
-                error = InternalError("a defect of the server")
-                answer = problem_from_error(error, request_id=request_id, instance=scope["path"])
-                await answer(scope, receive, send)
+def _given_id(scope: Scope) -> str | None:
+    """The id that the client gives its request, if it can be used."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            return text if _GIVEN.fullmatch(text) else None
+    return None

@@ -70,7 +70,7 @@ def make_call(  # noqa: PLR0913
         timeout=_timeout(request),
         caller=caller.id,
         trigger=trigger,
-        request_id=request.state.request_id,
+        request_id=request.state.execution_id,
         traceparent=request.headers.get("traceparent"),
     )
 

@@ -1,18 +1,20 @@
-"""`Guard`: lets a caller in, holds it to its limits, and hands the request to its handler."""
+"""Endpoints: `Guard` lets a caller in, holds it to its limits, and hands its request on."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 
 from sandbox.errors import ForbiddenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from starlette.responses import Response
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from sandbox.server.callers import Caller
     from sandbox.server.service import Service
@@ -24,6 +26,47 @@ class Handler(Protocol):
 
     async def __call__(self, request: Request, caller: Caller, service: Service) -> Response:
         """The answer. Raises SandboxError or HTTPException."""
+
+
+class Resource:
+    """What is at a path: an endpoint for each method. HEAD is answered as GET is."""
+
+    def __init__(self, **endpoints: ASGIApp) -> None:
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints["HEAD"] = endpoints["GET"]
+        self._methods = {*self._endpoints, "OPTIONS"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; to OPTIONS, the methods that there are."""
+        endpoint = self._endpoints.get(scope["method"]) or other_method(
+            scope["method"], self._methods
+        )
+        await endpoint(scope, receive, send)
+
+
+def other_method(method: str, methods: Iterable[str]) -> Response:
+    """The answer where a path has other methods.
+
+    Raises:
+        HTTPException: 405, unless those are what is asked for.
+    """
+    allowed = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
+    if method == "OPTIONS":
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=allowed)
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "the path has other methods", allowed)
+
+
+class Open:
+    """An endpoint for everybody."""
+
+    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        response = await self._handler(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 class Guard:

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 # After the time to drain, what was killed may take so long to be gone, in seconds.
 _GRACE = 20.0
 _SWITCH = 0.0005
-# Settings that a reload does not change: the socket is bound, the connections are counted.
-_FIXED = ("host", "port", "connections")
+# Settings that a reload does not change: the socket is bound, the application is built.
+_FIXED = ("host", "port", "cors")
 
 
 class Life:
@@ -74,7 +74,7 @@ class Life:
             raise
         config = uvicorn.Config(
             create_app(lambda: self.service, self._readiness),
-            http=bounded_protocol(settings),
+            http=bounded_protocol(lambda: self.service.settings.server),
             ws="none",
             loop="uvloop",
             lifespan="off",
@@ -82,12 +82,11 @@ class Life:
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=settings.connections,
             timeout_graceful_shutdown=round(settings.drain + _GRACE),
         )
         # Threads wait this long for the interpreter while the loop has work: at the default, 5 ms,
         # that is longer than an invocation takes.
-        sys.setswitchinterval(float(os.environ.get("SW", _SWITCH)))
+        sys.setswitchinterval(_SWITCH)
         host, port = listening.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _Server(config, life=self, url=url).run(sockets=[listening])

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
 
 MEDIA_TYPE: Final = "application/problem+json"
-# Not a registered status; what proxies log for a client that went away.
-_CLIENT_CLOSED: Final = 499
+_OURS: Final = frozenset({Code.INTERNAL, Code.ENGINE_UNAVAILABLE, Code.DATABASE_UNAVAILABLE})
 
 
 def problem_from_error(error: SandboxError, *, request_id: str, instance: str) -> Response:
@@ -34,8 +33,8 @@ def problem_from_error(error: SandboxError, *, request_id: str, instance: str) -
         headers["WWW-Authenticate"] = CHALLENGE
     details = dict(error.details) | ({"hint": error.hint} if error.hint else {})
     message = error.message
-    if error.code is Code.INTERNAL:
-        message, details = "a defect of the server; its log has the trace", {}
+    if error.code in _OURS:  # where things are, and what they say, is for the server's log
+        message, details = CODES[error.code].meaning, {}
     return problem(
         error.http_status,
         error.code,

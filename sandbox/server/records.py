@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sandbox.server.service import Service
 
 PATH: Final = "/api/executions"
+_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _TIMES: Final = frozenset({"created_at", "started_at", "ended_at", "due_at"})
 _FIELDS: Final = tuple(field.name for field in fields(Execution))
 
@@ -57,6 +59,8 @@ def own_patience(service: Service) -> float:
 async def list_executions(request: Request, caller: Caller, service: Service) -> Response:
     """`GET /api/executions`: of all, for who may read; else the caller's own."""
     query = request.query_params
+    if any("\0" in value for value in query.values()):  # no text for a database
+        raise InvalidRequestError("a parameter has a NUL in it")
     status = query.get("status")
     if status is not None and status not in get_args(Status):
         raise InvalidRequestError(f"status is one of {', '.join(get_args(Status))}")
@@ -102,6 +106,8 @@ async def retry(request: Request, caller: Caller, service: Service) -> Response:
 async def logs(request: Request, caller: Caller, service: Service) -> Response:
     """`GET /api/executions/{id}/logs`: server-sent events, live while it runs."""
     execution = await _find(request, caller, service)
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream")
     follower = service.dispatcher.follow(execution.id)
     return event_response(log_events(service, follower, to_document), own_patience(service))
 
@@ -109,6 +115,8 @@ async def logs(request: Request, caller: Caller, service: Service) -> Response:
 async def _find(request: Request, caller: Caller, service: Service) -> Execution:
     """The execution that the path names; for others than its caller and readers there is none."""
     id = request.path_params["id"]  # noqa: A001 - the field's name
+    if not _ID.fullmatch(id):
+        raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such execution")
     execution = await service.working.run(service.dispatcher.get, id)
     if execution is None or not (execution.caller == caller.id or caller.may("read")):
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such execution")

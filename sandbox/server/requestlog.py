@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import structlog
 
@@ -83,7 +83,7 @@ def configure_logging() -> Behind:
     # Lines of requests do not go through `logging`, which takes five times as long for each.
     structlog.configure(
         processors=[*shared, renderer],
-        logger_factory=structlog.WriteLoggerFactory(file=behind),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", behind)),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )

@@ -101,7 +101,7 @@ async def receive(request: Request, service: Service) -> Response:
             timeout=webhook.config.timeout,
             caller=caller.id,
             trigger="webhook",
-            request_id=request.state.request_id,
+            request_id=request.state.execution_id,
             traceparent=request.headers.get("traceparent"),
         )
         return await _answer_once(request, service, call, webhook)

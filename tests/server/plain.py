@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +17,26 @@ from sandbox.executions.store import open_store
 from sandbox.registry import Registry
 from sandbox.server.app import create_app
 from sandbox.server.authentication import build_authenticator
+from sandbox.server.connection import bounded_protocol
 from sandbox.server.dispatch import Dispatcher
 from sandbox.server.idempotency import IdempotencyStore
+from sandbox.server.keys import KeyStore
 from sandbox.server.limits import Limiter
 from sandbox.server.metrics import Metrics
 from sandbox.server.registrar import EventRegistrar
 from sandbox.server.schedules import Schedules
 from sandbox.server.state import Readiness
 from sandbox.server.threads import Threads
+from sandbox.server_settings import ServerSettings
+from sandbox.tokens import Tokens, load_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from starlette.types import ASGIApp
+
+    from sandbox.server_settings import Scope
 
 
 class PlainSandbox:
@@ -65,15 +72,26 @@ class PlainSandbox:
         (folder / "function.yaml").write_text(manifest)
         self.reload()
 
+    @property
+    def functions(self) -> Any:
+        return self._registry.functions
+
+    def pool_states(self) -> Mapping[str, Mapping[str, object]]:
+        return {}
+
     def invoke(self, name: str, input: Any, *, request_id: str, **options: Any) -> FunctionResponse:
         self.function(name)
         self.invoked.append((name, input, options))
-        answer = self.code(name, input)
+        answer = self.run(name, input, **options)
         if isinstance(answer, FunctionError):
             return FunctionResponse(
                 request_id=request_id, success=False, error=answer, answered=answer.code == "SAD"
             )
         return FunctionResponse(request_id=request_id, success=True, output=answer, answered=True)
+
+    def run(self, name: str, input: Any, **options: Any) -> Any:
+        """What the function does; for those that log, or that can be cancelled."""
+        return self.code(name, input)
 
 
 def echo(name: str, input: Any) -> Any:
@@ -81,10 +99,18 @@ def echo(name: str, input: Any) -> Any:
 
 
 @contextlib.contextmanager
-def listening(app: ASGIApp) -> Iterator[httpx.Client]:
+def listening(
+    app: ASGIApp, server: Callable[[], ServerSettings] = ServerSettings
+) -> Iterator[httpx.Client]:
     """A client of the application, which listens at a port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as place:
-        config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app,
+            http=bounded_protocol(server),
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=5,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
         thread.start()
@@ -97,6 +123,22 @@ def listening(app: ASGIApp) -> Iterator[httpx.Client]:
             thread.join()
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server that listens, and its parts."""
+
+    client: httpx.Client
+    sandbox: PlainSandbox
+    dispatcher: Dispatcher
+    service: Any
+
+    def key(self, *scopes: Scope, **more: Any) -> dict[str, str]:
+        """Headers with a new API key."""
+        keys = KeyStore(self.service.database)
+        _, text = keys.create("test", scopes=scopes or ("invoke",), **more)
+        return {"authorization": f"Bearer {text}"}
+
+
 @contextlib.contextmanager
 def plain_server(
     tmp_path: Path,
@@ -105,13 +147,26 @@ def plain_server(
     code: Callable[[str, Any], Any] = echo,
     **server: Any,
 ) -> Iterator[tuple[httpx.Client, PlainSandbox, Dispatcher]]:
+    with served(tmp_path, secrets=secrets, code=code, **server) as place:
+        yield place.client, place.sandbox, place.dispatcher
+
+
+@contextlib.contextmanager
+def served(
+    tmp_path: Path,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    code: Callable[[str, Any], Any] = echo,
+    kind: type[PlainSandbox] = PlainSandbox,
+    **server: Any,
+) -> Iterator[Served]:
     settings = Settings.model_validate({"store": tmp_path / "store", "server": server})
     functions = tmp_path / "functions"
     functions.mkdir()
     store = open_store(settings)
     schedules = Schedules(settings.server.schedules, store.engine)
     registrar = EventRegistrar(schedules)
-    sandbox = PlainSandbox(functions, registrar, secrets=secrets or {}, code=code)
+    sandbox = kind(functions, registrar, secrets=secrets or {}, code=code)
     dispatcher = Dispatcher(sandbox, settings, store=store)  # type: ignore[arg-type]
     service: Any = SimpleNamespace(
         settings=settings,
@@ -121,18 +176,22 @@ def plain_server(
         authenticator=build_authenticator(settings.server, store.engine),
         limiter=Limiter(settings.server.limits),
         idempotency=IdempotencyStore(store.engine, settings),
+        tokens=Tokens(key=load_key(None)),
         invoking=Threads("invoking", 16),
         working=Threads("working", 16),
+        following=Threads("following", 16),
         metrics=Metrics(),
         database=store.engine,
     )
+    service.metrics.watch(service)
     dispatcher.start()
     try:
-        with listening(create_app(lambda: service, Readiness())) as client:
-            yield client, sandbox, dispatcher
+        app = create_app(lambda: service, Readiness())
+        with listening(app, lambda: settings.server) as client:
+            yield Served(client, sandbox, dispatcher, service)
     finally:
         schedules.close()
         service.authenticator.close()
         dispatcher.drain(0)
-        for threads in (service.invoking, service.working):
+        for threads in (service.invoking, service.working, service.following):
             threads.close()

@@ -68,7 +68,7 @@ def test_other_methods_and_paths_are_refused(server: Server) -> None:
     sandbox.write("f", routes("/x", methods="PUT, GET"))
     refused = client.delete("/x")
     assert refused.status_code == 405
-    assert refused.headers["allow"] == "GET, HEAD, PUT"
+    assert refused.headers["allow"] == "GET, HEAD, OPTIONS, PUT"
     assert client.get("/x/").status_code == 404
     assert client.head("/x").status_code == 200
 

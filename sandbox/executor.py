@@ -7,8 +7,8 @@ response when the function has answered, before the response when it had to be k
 
 from __future__ import annotations
 
-import time
 import random
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from sandbox.builds.failure import BuildFailedError

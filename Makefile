@@ -29,7 +29,7 @@ fix: venv-dev ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/generate-docs
 
-bench: venv-bench images ## Measure all there is to measure, and hold it against the marks
+bench: venv-bench images bench-tools ## Measure all there is to measure, and hold it against the marks
 	$(BIN)/python -m benchmarks --json build/benchmarks.json --save benchmarks/results
 
 engine: ## Use the container engine that runs, else install and start one
@@ -49,6 +49,9 @@ base-tools:
 
 test-tools:
 	@scripts/test-tools
+
+bench-tools:
+	@scripts/bench-tools
 
 venv: .venv/.runtime
 venv-dev: .venv/.dev
@@ -71,4 +74,4 @@ clean: ## Remove this project's containers, images, caches and virtual environme
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check fix bench engine images image-server base-tools test-tools venv venv-dev venv-bench clean
+.PHONY: help demo test check fix bench bench-tools engine images image-server base-tools test-tools venv venv-dev venv-bench clean

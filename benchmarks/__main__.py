@@ -24,7 +24,7 @@ from sandbox.settings import default_store
 # In the order in which they run; each is a module with `run(context)`.
 SUITES: Final = (
     "latency", "throughput", "steady", "burst", "refill", "neighbour", "cost", "memory",
-    "hardening",
+    "hardening", "serve",
 )  # fmt: skip
 RUNTIMES: Final = ("python", "node", "deno", "bun", "go")
 INTERFACES: Final = ("stdio", "handler")

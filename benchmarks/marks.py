@@ -72,6 +72,10 @@ def _marks(results: Results) -> Iterator[Mark]:
     )
     yield Mark("fresh / bare loop, containers a second", "≥", 0.90, _ratio(fresh, bare_loop))
     yield Mark("reuse / fresh, invocations a second", "≥", 25.0, _ratio(reuse, fresh))
+    http, in_process = (
+        results.median("serve", "python-handler", way) for way in ("http", "in process")
+    )
+    yield Mark("reuse over HTTP / in process, 64 callers", "≥", 0.60, _ratio(http, in_process))
     for interface in ("stdio", "handler"):
         cost = results.median("cost", f"{interface}, warm", "whole process")
         yield Mark(f"own CPU of a warm invocation, {interface}", "≤", 1.0, cost, "ms")

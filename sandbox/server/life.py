@@ -103,7 +103,7 @@ class Life:
             before = self.service
             try:
                 settings = self._load()
-                after = Service.build(settings, self._functions)
+                after = Service.build(settings, self._functions, before=before)
             except SandboxError as error:
                 log.error("the settings stay as they were: %s", error)
                 return
@@ -159,6 +159,8 @@ class _Server(uvicorn.Server):
         draining = asyncio.get_running_loop().run_in_executor(None, self._life.drain)
         await super().shutdown(sockets)
         await draining
+        # It would send them to us again, as if nobody had heard them: this end is a good one.
+        self._captured_signals.clear()
 
     def handle_exit(self, sig: int, frame: object) -> None:
         if self.should_exit:

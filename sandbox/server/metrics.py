@@ -48,6 +48,7 @@ class Metrics:
         # When a series began is a series more for each, and says little.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self._states: _States | None = None
         self._executions = Counter(
             f"{_PREFIX}_executions",
             "Executions that have ended, by error code; OK where it succeeded, "
@@ -90,7 +91,10 @@ class Metrics:
 
     def watch(self, service: Service) -> None:
         """From now on, tell the state of that service too."""
-        self.registry.register(_States(service))
+        if self._states is not None:
+            self.registry.unregister(self._states)
+        self._states = _States(service)
+        self.registry.register(self._states)
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text format."""

@@ -52,8 +52,11 @@ class Service:
     _resources: contextlib.ExitStack = field(repr=False)
 
     @classmethod
-    def build(cls, settings: Settings, functions: Path) -> Self:
+    def build(cls, settings: Settings, functions: Path, *, before: Service | None = None) -> Self:
         """Everything that the settings ask for, nothing of it started.
+
+        What it shares with the one `before`: figures go on, and internal tokens stay valid for
+        invocations that still run there, unless another key signs them now.
 
         Raises:
             InvalidSettingsError: the settings, the secrets or a key file cannot be used.
@@ -65,8 +68,16 @@ class Service:
             authenticator = build_authenticator(settings.server, store.engine)
             stack.callback(authenticator.close)
             own = settings.server.tokens
-            tokens = Tokens(key=load_key(own.key_file), grace=own.grace)
-            metrics = Metrics()
+            if before is not None and before.settings.server.tokens == own:
+                tokens = before.tokens
+            else:
+                tokens = Tokens(key=load_key(own.key_file), grace=own.grace)
+            metrics = Metrics() if before is None else before.metrics
+            limits = settings.server.limits
+            if before is not None and before.settings.server.limits == limits:
+                limiter = before.limiter
+            else:
+                limiter = Limiter(limits)
             schedules = Schedules(settings.server.schedules, store.engine)
             registrar = EventRegistrar(schedules)
             engine = DockerEngine(settings.engine, observe=metrics.engine_call)
@@ -92,7 +103,7 @@ class Service:
                 sandbox=sandbox,
                 dispatcher=dispatcher,
                 authenticator=authenticator,
-                limiter=Limiter(settings.server.limits),
+                limiter=limiter,
                 idempotency=IdempotencyStore(store.engine, settings),
                 tokens=tokens,
                 registrar=registrar,

@@ -105,6 +105,15 @@ def containers(engine: DockerEngine, project: Path) -> int:
     return len(engine.containers({LABEL_STORE: (project / "store/id").read_text()}))
 
 
+def refuses(server: Serve) -> bool:
+    """Whether the server takes no connections any more."""
+    try:
+        httpx.get(f"{server.client.base_url}/healthz", trust_env=False)
+    except httpx.TransportError:
+        return True
+    return False
+
+
 class Asking(threading.Thread):
     """A request under way: a function that has told that it sleeps."""
 
@@ -157,6 +166,7 @@ def test_what_does_not_finish_in_time_is_killed(
     asking = Asking(server, 60)
     for _ in range(signals):
         server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(server))  # two that come at once are one
     answer = asking.wait()
     assert (answer.status_code, answer.json()["error"]["code"]) == (499, "CANCELLED")
     assert server.process.wait(60) == 0

@@ -156,11 +156,11 @@ class _States:
 
     def describe(self) -> list[Metric]:
         """The names, without asking a service that does not run yet."""
-        return list(self._families())
+        return list(_families())
 
     def collect(self) -> Iterator[Metric]:
         """One sample for each."""
-        pool, running, tokens, dropped, info = self._families()
+        pool, running, tokens, dropped, info = _families()
         for name, state in self._service.sandbox.pool_states().items():
             for what in ("ready", "booting", "busy", "waiting"):
                 count = state[what]
@@ -171,22 +171,26 @@ class _States:
         info.add_metric([__version__], 1)
         yield from (pool, running, tokens, dropped, info)
 
-    @staticmethod
-    def _families() -> tuple[GaugeMetricFamily, ...]:
-        return (
-            GaugeMetricFamily(
-                f"{_PREFIX}_pool_containers",
-                "Containers of a function by state; `waiting` are invocations without one.",
-                labels=("function", "state"),
-            ),
-            GaugeMetricFamily(f"{_PREFIX}_executions_running", "Executions that run now."),
-            GaugeMetricFamily(f"{_PREFIX}_internal_tokens", "Internal tokens that are valid now."),
-            GaugeMetricFamily(
-                f"{_PREFIX}_executions_unrecorded",
-                "Executions that could not be put on record.",
-            ),
-            GaugeMetricFamily(f"{_PREFIX}_info", "This server.", labels=("version",)),
-        )
+
+def _families() -> tuple[GaugeMetricFamily, ...]:
+    """What `_States` tells, without samples."""
+    return (
+        GaugeMetricFamily(
+            f"{_PREFIX}_pool_containers",
+            "Containers of a function by state; `waiting` are invocations without one.",
+            labels=("function", "state"),
+        ),
+        GaugeMetricFamily(f"{_PREFIX}_executions_running", "Executions that run now."),
+        GaugeMetricFamily(f"{_PREFIX}_internal_tokens", "Internal tokens that are valid now."),
+        GaugeMetricFamily(
+            f"{_PREFIX}_executions_unrecorded", "Executions that could not be put on record."
+        ),
+        GaugeMetricFamily(f"{_PREFIX}_info", "This server.", labels=("version",)),
+    )
+
+
+# For who looks for their names.
+FAMILIES: Final = _families()
 
 
 def _call_name(call: str) -> str:

@@ -41,8 +41,8 @@ _MOST_SEEN: Final = 100_000
 def logs(common: Common, name: str | None, follow: bool, last: int) -> None:
     """Print the logs of executions that have ended.
 
-    Those of the function NAME, or of all. What is on record is the end of each log. With --follow and --json, each execution is a JSON
-    document on a line of its own.
+    Those of the function NAME, or of all. What is on record is the end of each log. With --follow
+    and --json, each execution is a JSON document on a line of its own.
     """
     with record(common) as engine:
         ended = _last(engine, name, last)

@@ -13,7 +13,7 @@ import click
 from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import SandboxError
 from sandbox.launcher import BootFailedError
-from sandbox.local.server import AddressInUseError, Server
+from sandbox.local.server import AddressInUseError, Invoker, Server
 from sandbox.problems import has_errors
 from sandbox.units import format_duration
 from sandbox.validation import policy_problems
@@ -34,26 +34,29 @@ if TYPE_CHECKING:
     from .options import Common
 
 
-@contextlib.contextmanager
-def served(address: Address, sandbox: Sandbox, screen: Screen) -> Iterator[None]:
-    """Serve `sandbox invoke` meanwhile. Watching goes on where that cannot be."""
+def open_socket(
+    address: Address, sandbox: Sandbox, screen: Screen, *, invoke: Invoker | None = None
+) -> Server | None:
+    """Serve `sandbox invoke` from now on, by `invoke` if given; None where that cannot be."""
     secrets = _stamp(sandbox.settings)
     try:
-        server = Server(
+        return Server(
             address,
-            sandbox.invoke,
+            invoke or sandbox.invoke,
             max_request=sandbox.settings.limits.request,
             is_current=lambda: _stamp(sandbox.settings) == secrets,
         )
     except AddressInUseError:
         screen.warn("another process serves these functions already: `invoke` goes there")
-        yield
-        return
     except OSError as error:
         screen.warn(f"`sandbox invoke` will not go through this process: {error}")
-        yield
-        return
-    with server:
+    return None
+
+
+@contextlib.contextmanager
+def served(address: Address, sandbox: Sandbox, screen: Screen) -> Iterator[None]:
+    """Serve `sandbox invoke` meanwhile. What goes on besides goes on where that cannot be."""
+    with open_socket(address, sandbox, screen) or contextlib.nullcontext():
         yield
 
 

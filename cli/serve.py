@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import SandboxError
+from sandbox.executions.model import Call
 from sandbox.local.address import find_address
-from sandbox.secrets import load_secrets
 from sandbox.server.life import Life
 from sandbox.server.requestlog import configure_logging
 from sandbox.watcher import Watcher
 
-from .companions import prepare, screen_for, served
+from .companions import open_socket, prepare, screen_for
 from .options import Common, common_options
 from .output import dump, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping, Sequence
 
+    from sandbox.cancellation import Cancellation
+    from sandbox.local.server import Invoker
+    from sandbox.models import FileUpload, FunctionResponse, LogEntry
     from sandbox.server.service import Service
     from sandbox.settings import Settings
 
     from .companions import Screen
+
+
+log = logging.getLogger(__name__)
 
 
 @click.command
@@ -59,51 +65,99 @@ def serve(common: Common, host: str | None, port: int | None, watched: bool) -> 
             return
         click.echo(f"serving {printable(str(common.functions))} at {url}")
 
-    @contextlib.contextmanager
-    def in_service(service: Service) -> Iterator[None]:
-        # Before anything else: if the settings change meanwhile, no client finds us.
-        address = find_address(common.functions, common.settings_file, common.environment)
-        stop = threading.Event()
-        follow = _watch if watched else _warm
-        thread = threading.Thread(
-            target=follow, args=(service, screen, stop), name="warming", daemon=True
-        )
-        with served(address, service.sandbox, screen):
-            thread.start()
-            try:
-                yield
-            finally:
-                stop.set()
-                thread.join()
+    def accompany(service: Service) -> _Companion:
+        return _Companion(service, common, screen, watched=watched)
 
     try:
-        Life(load, common.functions, in_service=in_service, announce=announce).run()
+        Life(load, common.functions, accompany=accompany, announce=announce).run()
     finally:
         logs.close()
 
 
-def _watch(service: Service, screen: Screen, stop: threading.Event) -> None:
-    """Reload functions as they change, until `stop`."""
+class _Companion:
+    """What goes with a service: the local socket, and a thread that warms or watches functions."""
+
+    def __init__(self, service: Service, common: Common, screen: Screen, *, watched: bool) -> None:
+        # Before anything else: if the settings change meanwhile, no client finds us.
+        address = find_address(common.functions, common.settings_file, common.environment)
+        self._stopping = threading.Event()
+        self._socket = open_socket(address, service.sandbox, screen, invoke=_through(service))
+        self._thread = threading.Thread(
+            target=_watch if watched else _warm,
+            args=(service, screen, self._stopping),
+            name="watching" if watched else "warming",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._socket is not None:
+            self._socket.stop()
+
+    def close(self) -> None:
+        self._thread.join()
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _through(service: Service) -> Invoker:
+    """Invoke as callers over HTTP do: it is on record, and ends with the service."""
+
+    def invoke(  # noqa: PLR0913
+        name: str,
+        input: Mapping[str, Any],  # noqa: A002 - the contract's word
+        /,
+        *,
+        auth: Mapping[str, Any] | None,
+        files: Sequence[FileUpload],
+        timeout: float | None,
+        request_id: str | None,
+        on_log: Callable[[LogEntry], None],
+        cancellation: Cancellation,
+    ) -> FunctionResponse:
+        call = Call(
+            function=name,
+            input=input,
+            files=tuple(files),
+            auth=auth,
+            timeout=timeout,
+            caller="local",
+            trigger="local",
+            request_id=request_id,
+        )
+        return service.dispatcher.invoke(call, on_log=on_log, cancellation=cancellation)
+
+    return invoke
+
+
+def _watch(service: Service, screen: Screen, stopping: threading.Event) -> None:
+    """Reload functions as they change, until `stopping`."""
     sandbox = service.sandbox
-    secrets = load_secrets(service.settings.secrets_file)
     watcher = Watcher(
         sandbox,
         service.functions,
-        stop=stop,
-        prepare=lambda function: prepare(sandbox, function, secrets),
+        stop=stopping,
+        prepare=lambda function: prepare(sandbox, function, sandbox.secrets),
     )
-    for event in watcher.events():
-        screen.show(event)
+    try:
+        for event in watcher.events():
+            screen.show(event)
+    except Exception:  # the edge of a thread
+        log.exception("functions are not watched any more")
 
 
-def _warm(service: Service, screen: Screen, stop: threading.Event) -> None:
+def _warm(service: Service, screen: Screen, stopping: threading.Event) -> None:
     """Build what is to be built, and boot what is to be kept booted; nobody waits for it."""
     for name in service.sandbox.functions:
-        if stop.is_set():
-            return
         try:
             service.sandbox.warm(name)
         except BuildFailedError as failure:
-            screen.warn(f"{name}: {failure.message}\n{failure.log}".rstrip())
+            if not stopping.is_set():
+                screen.warn(f"{name}: {failure.message}\n{failure.log}".rstrip())
         except SandboxError as error:
             screen.warn(f"{name}: {error}")
+        except Exception:  # the edge of a thread
+            log.exception("%s is not warmed", name)
+        if stopping.is_set():
+            return

@@ -188,6 +188,10 @@ class Sandbox:
         """
         return self._deployer.deploy_anew(self._registry.get(name)).bundle.digest
 
+    def stop_building(self) -> None:
+        """Stop what is being built, and build no more; whoever waits for it gets BUILD_FAILED."""
+        self._builder.stop()
+
     def pool_states(self) -> Mapping[str, Mapping[str, object]]:
         """By function, how many containers are ready, boot and are busy, and who waits."""
         return self._pool.states()

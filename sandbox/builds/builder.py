@@ -28,6 +28,7 @@ from sandbox.builds.installers import ALYX_DIR, INSTALLER_INFO, wrapped
 from sandbox.builds.network import ASKED, BuildNetwork
 from sandbox.builds.source import BundleSource
 from sandbox.builds.steps import STEP, step_env, step_image, step_registries
+from sandbox.cancellation import Cancellation
 from sandbox.engine.base import Mount
 from sandbox.errors import InvalidManifestError
 from sandbox.gateway.allocation import Attachment
@@ -86,6 +87,7 @@ class Builder:
             settings, directory=owner.gateways / "builds", default_hosts=self._default_hosts
         )
         self._places = threading.BoundedSemaphore(settings.build.concurrency)
+        self._ending = Cancellation()
         # By key, builds that failed, and when: on the clock of `time.monotonic`.
         self._failures: dict[str, tuple[float, BuildFailedError]] = {}
 
@@ -98,6 +100,10 @@ class Builder:
             RuntimeNotAvailableError: the image to build in is missing.
         """
         return _Build(self, function, source, runtime_class).run()
+
+    def stop(self) -> None:
+        """Stop what is being built, and build no more."""
+        self._ending.cancel()
 
     def close(self) -> None:
         """Let go of the network. May be called twice."""
@@ -176,6 +182,7 @@ class Builder:
                 delivery=self._delivery,
                 runtime_class=runtime_class,
                 labels=self._owner.labels(function),
+                ending=self._ending,
                 take=take,
             )
         for sign in signs:
@@ -227,6 +234,7 @@ class Builder:
             delivery=self._delivery,
             runtime_class=choose_runtime_class("auto", self._engine.info().runtime_classes),
             labels=self._owner.labels("registries"),
+            ending=self._ending,
             take=answer.extend,
         )
 

@@ -19,6 +19,7 @@ from sandbox.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from sandbox.cancellation import Cancellation
     from sandbox.delivery import Delivery
     from sandbox.engine.base import Chunk, Container, Engine, Exit, Mount, RuntimeClass
     from sandbox.settings import Settings
@@ -56,14 +57,16 @@ def run_build(  # noqa: PLR0913
     delivery: Delivery,
     runtime_class: RuntimeClass,
     labels: Mapping[str, str],
+    ending: Cancellation,
     take: Callable[[bytes], None] | None = None,
 ) -> list[str]:
     """Run `job` to its end. What it writes to stdout is given to `take`; without it, it is log.
+    `ending` stops it.
 
     Returns which of its limits it touched nevertheless, and what it wanted to reach in vain.
 
     Raises:
-        BuildFailedError: it failed, took too long, or `take` did not want more.
+        BuildFailedError: it failed, took too long, was stopped, or `take` did not want more.
     """
     nonce = secrets.token_hex(8)
     spec = build_spec(
@@ -79,10 +82,12 @@ def run_build(  # noqa: PLR0913
         network=job.network,
     )
     log = _Log(nonce)
+    _check(ending)
     with delivery.lend(spec) as delivered:
-        ended = _run(engine.create(delivered), settings, log, take)
+        ended = _run(engine.create(delivered), settings, log, take, ending)
     signs = _signs(log.report, job.hosts)
     if ended.exit_code != 0:
+        _check(ending)
         if ended.oom_killed and not log.report.oom_kills:
             signs.append(_NO_MEMORY)
         # An installer that fails cleans up, and then there is space again.
@@ -98,17 +103,26 @@ def _run(
     settings: Settings,
     log: _Log,
     take: Callable[[bytes], None] | None,
+    ending: Cancellation,
 ) -> Exit:
     """Run a container to its end, and remove it."""
     try:
         container.start()
+        # Not before: what has not started yet cannot be killed.
+        ending.on_cancel(container.kill)
         container.send(b"", end=True)
         _read(container, log, settings.build.timeout, take)
         return container.wait(settings.engine.timeout)
     except BuildFailedError as failure:
         raise BuildFailedError(failure.message, log=log.text()) from None
     finally:
+        ending.forget(container.kill)
         container.remove()
+
+
+def _check(ending: Cancellation) -> None:
+    if ending.cancelled:
+        raise BuildFailedError("the build was stopped: nothing more is built here")
 
 
 class _Log:

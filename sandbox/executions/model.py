@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from sandbox.models import FileUpload
 
-Trigger = Literal["http", "route", "webhook", "schedule"]
+# `local` is `sandbox invoke`, through the socket of a server on the same machine.
+Trigger = Literal["http", "route", "webhook", "schedule", "local"]
 # `retrying`: it failed, and waits for its next attempt. `dead`: it failed for the last time.
 Status = Literal["queued", "running", "retrying", "succeeded", "failed", "cancelled", "dead"]
 ENDED: Final[frozenset[Status]] = frozenset({"succeeded", "failed", "cancelled", "dead"})

@@ -103,21 +103,26 @@ class Server:
         self._accepting = threading.Thread(target=self._accept, name="local socket", daemon=True)
         self._accepting.start()
 
-    def close(self) -> None:
-        """Take no more, cancel what is under way, and wait until it has ended."""
+    def stop(self) -> None:
+        """Take no more, and leave the address to others. What is under way goes on."""
         with self._lock:
             if self._closing:
                 return
             self._closing = True
-            under_way = dict(self._under_way)
-        for cancellation in under_way.values():
-            cancellation.cancel()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)  # wakes `accept`
         self._accepting.join()
+        self._resources.close()
+
+    def close(self) -> None:
+        """Take no more, cancel what is under way, and wait until it has ended."""
+        self.stop()
+        with self._lock:
+            under_way = dict(self._under_way)
+        for cancellation in under_way.values():
+            cancellation.cancel()
         for thread in under_way:
             thread.join()
-        self._resources.close()
 
     def __enter__(self) -> Self:
         return self

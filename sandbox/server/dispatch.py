@@ -82,6 +82,15 @@ class Dispatcher:
         return len(self._active)
 
     @property
+    def queued(self) -> int:
+        """How many wait in the queue, which all servers with this database share.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used.
+        """
+        return self._store.queue.waiting()
+
+    @property
     def dropped(self) -> int:
         """How many executions could not be put on record."""
         return self._store.dropped
@@ -243,6 +252,10 @@ class Dispatcher:
         """End everything that runs here."""
         for active in self._active.all():
             active.cancellation.cancel()
+
+    def pause(self) -> None:
+        """Take nothing more from the queue; `invoke` goes on."""
+        self._workers.stop()
 
     def drain(self, seconds: float) -> None:
         """Take nothing more, let what runs finish for that long, end the rest, write everything.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandbox.errors import ForbiddenError
+from sandbox.server.pending import taken_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -70,24 +72,34 @@ class Open:
 
 
 class Guard:
-    """An endpoint. Without `right`, every caller that is known may use it."""
+    """An endpoint. Without `right`, every caller that is known may use it.
+
+    While one that is `held` answers, its service does not end, unless that takes too long.
+    """
 
     def __init__(
-        self, handler: Handler, *, current: Callable[[], Service], right: Right | None = None
+        self,
+        handler: Handler,
+        *,
+        current: Callable[[], Service],
+        right: Right | None = None,
+        held: bool = True,
     ) -> None:
         self._handler = handler
         self._current = current
         self._right = right
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; the caller's limits count it until it is answered in full."""
         request = Request(scope, receive, send)
-        service = self._current()
         client = request.client.host if request.client else ""
-        caller = await service.authenticator.authenticate(request.headers, client=client)
-        request.state.caller = caller.id
-        if self._right is not None and not caller.may(self._right):
-            raise ForbiddenError(f"this needs a caller with the scope {self._right}")
-        with service.limiter.admit(caller):
-            response = await self._handler(request, caller, service)
-            await response(scope, receive, send)
+        current = self._current
+        with taken_by(current) if self._held else contextlib.nullcontext(current()) as service:
+            caller = await service.authenticator.authenticate(request.headers, client=client)
+            request.state.caller = caller.id
+            if self._right is not None and not caller.may(self._right):
+                raise ForbiddenError(f"this needs a caller with the scope {self._right}")
+            with service.limiter.admit(caller):
+                response = await self._handler(request, caller, service)
+                await response(scope, receive, send)

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import uvicorn
 
@@ -35,12 +35,21 @@ _SWITCH = 0.0005
 _FIXED = ("host", "port", "cors")
 
 
+class Companion(Protocol):
+    """What goes with a service while it is in force, such as hot reload."""
+
+    def stop(self) -> None:
+        """Begin nothing more, and do not wait: another service comes into force, or none."""
+
+    def close(self) -> None:
+        """Wait until what was begun has ended. Nothing is built any more."""
+
+
 class Life:
     """Runs services at one address until SIGTERM or SIGINT; a second one hurries.
 
-    `load` reads the settings, at first and on SIGHUP. `in_service` is called with each service
-    that comes into force, and returns what ends that again; `announce` with the URL, once
-    requests are taken.
+    `load` reads the settings, at first and on SIGHUP. `accompany` is called with each service
+    that comes into force; `announce` with the URL, once requests are taken.
 
     Raises:
         SandboxError: the settings or the database cannot be used.
@@ -51,27 +60,34 @@ class Life:
         load: Callable[[], Settings],
         functions: Path,
         *,
-        in_service: Callable[[Service], contextlib.AbstractContextManager[object]],
+        accompany: Callable[[Service], Companion],
         announce: Callable[[str], None],
     ) -> None:
         self._load = load
         self._functions = functions
-        self._in_service = in_service
+        self._accompany = accompany
         self._announce = announce
-        self._reloading = threading.Lock()
         self._readiness = Readiness()
-        self._old: list[threading.Thread] = []
-        self._companions = contextlib.ExitStack()
+        # Held while services change.
+        self._changing = threading.Lock()
+        self._ended = False
+        self._companion: Companion | None = None
+        # Services that were replaced, and the threads in which they end.
+        self._replaced: list[tuple[Service, threading.Thread]] = []
         self.service = Service.build(load(), functions)
 
     def run(self) -> None:
         """Serve until the end. Every container is gone when it returns."""
+        # Until it can be heard: what it asks for has just been done.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         settings = self.service.settings.server
         try:
-            listening = _bind(settings.host, settings.port)
-        except BaseException:
-            self.service.drain(0)
-            raise
+            with _bind(settings.host, settings.port) as listening:
+                self._serve(listening)
+        finally:
+            self.end()
+
+    def _serve(self, listening: socket.socket) -> None:
         config = uvicorn.Config(
             create_app(lambda: self.service, self._readiness),
             http=bounded_protocol(lambda: self.service.settings.server),
@@ -82,7 +98,6 @@ class Life:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=round(settings.drain + _GRACE),
         )
         # Threads wait this long for the interpreter while the loop has work: at the default, 5 ms,
         # that is longer than an invocation takes.
@@ -91,52 +106,71 @@ class Life:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _Server(config, life=self, url=url).run(sockets=[listening])
 
-    def ready(self, url: str) -> None:
+    def begin(self, url: str) -> None:
         """Requests are taken from now on."""
-        self._enter(self.service)
+        with self._changing:
+            self.service.start()
+            self._companion = self._accompany(self.service)
         self._announce(url)
         _notify("READY=1")
 
     def reload(self) -> None:
         """Read settings, secrets and functions again. What cannot be used changes nothing."""
-        with self._reloading:
-            before = self.service
+        with self._changing:
+            if self._ended:
+                return
             try:
-                settings = self._load()
-                after = Service.build(settings, self._functions, before=before)
+                self._replace(self._load())
             except SandboxError as error:
                 log.error("the settings stay as they were: %s", error)
-                return
-            for name in _FIXED:
-                if getattr(settings.server, name) != getattr(before.settings.server, name):
-                    log.warning("server.%s changes with the next start only", name)
-            self._companions.close()
-            self.service = after
-            self._enter(after)
-            ending = threading.Thread(
-                target=before.drain, args=(before.settings.server.drain,), name="drain"
-            )
-            ending.start()
-            self._old = [*filter(threading.Thread.is_alive, self._old), ending]
-            log.info("settings, secrets and functions were read again")
+            except Exception:  # the edge of a thread
+                log.exception("the settings stay as they were")
+            else:
+                log.info("settings, secrets and functions were read again")
 
-    def drain(self) -> None:
+    def _replace(self, settings: Settings) -> None:
+        """Put a service with these settings into force; the one before finishes what it took."""
+        before, companion = self.service, self._companion
+        after = Service.build(settings, self._functions, before=before)
+        for name in _FIXED:
+            if getattr(settings.server, name) != getattr(before.settings.server, name):
+                log.warning("server.%s changes with the next start only", name)
+        after.start()
+        if companion is not None:
+            companion.stop()
+        self._companion = self._accompany(after)
+        self.service = after
+        ending = threading.Thread(target=_end, args=(before, companion), name="drain")
+        ending.start()
+        ending_still = [item for item in self._replaced if item[1].is_alive()]
+        self._replaced = [*ending_still, (before, ending)]
+
+    def end(self) -> None:
         """Take nothing more, finish what runs, kill what does not end; no container is left."""
-        _notify("STOPPING=1")
         self._readiness.draining = True
-        with self._reloading:
-            self._companions.close()
-            self.service.drain(self.service.settings.server.drain)
-            for ending in self._old:
+        with self._changing:
+            if self._ended:
+                return
+            self._ended = True
+            _notify("STOPPING=1")
+            _end(self.service, self._companion)
+            for _, ending in self._replaced:
                 ending.join()
 
     def hurry(self) -> None:
         """Wait no longer: kill what runs."""
-        self.service.dispatcher.cancel_all()
+        for service in (self.service, *(service for service, _ in self._replaced)):
+            service.hurry()
 
-    def _enter(self, service: Service) -> None:
-        self._companions.enter_context(self._in_service(service))
-        service.start()
+
+def _end(service: Service, companion: Companion | None) -> None:
+    """Let what a service took finish, within its own time to drain."""
+    seconds = service.settings.server.drain
+    if companion is None:
+        service.drain(seconds)
+        return
+    companion.stop()
+    service.drain(seconds, last=companion.close)
 
 
 class _Server(uvicorn.Server):
@@ -153,10 +187,12 @@ class _Server(uvicorn.Server):
         loop.add_signal_handler(
             signal.SIGHUP, lambda: threading.Thread(target=self._life.reload).start()
         )
-        await loop.run_in_executor(None, self._life.ready, self._url)
+        await loop.run_in_executor(None, self._life.begin, self._url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        draining = asyncio.get_running_loop().run_in_executor(None, self._life.drain)
+        draining = asyncio.get_running_loop().run_in_executor(None, self._life.end)
+        drain = self._life.service.settings.server.drain
+        self.config.timeout_graceful_shutdown = round(drain + _GRACE)
         await super().shutdown(sockets)
         await draining
         # It would send them to us again, as if nobody had heard them: this end is a good one.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +16,7 @@ from sandbox.server.dispatch import Dispatcher
 from sandbox.server.idempotency import IdempotencyStore
 from sandbox.server.limits import Limiter
 from sandbox.server.metrics import Metrics
+from sandbox.server.pending import Pending
 from sandbox.server.registrar import EventRegistrar
 from sandbox.server.requestlog import ExecutionLog
 from sandbox.server.schedules import Schedules
@@ -22,10 +25,12 @@ from sandbox.server.tracing import build_tracing
 from sandbox.tokens import Tokens, load_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from sandbox.server.observers import Observer
     from sandbox.server.tracing import Tracing
+    from sandbox.server_settings import TokenSettings
     from sandbox.settings import Settings
 
 
@@ -44,6 +49,7 @@ class Service:
     registrar: EventRegistrar
     schedules: Schedules
     metrics: Metrics
+    pending: Pending
     tracing: Tracing | None
     # For invocations; for what else blocks: the database, the directory; for followers of logs.
     invoking: Threads
@@ -67,11 +73,7 @@ class Service:
             stack.callback(store.close)
             authenticator = build_authenticator(settings.server, store.engine)
             stack.callback(authenticator.close)
-            own = settings.server.tokens
-            if before is not None and before.settings.server.tokens == own:
-                tokens = before.tokens
-            else:
-                tokens = Tokens(key=load_key(own.key_file), grace=own.grace)
+            tokens = _tokens(settings.server.tokens, before)
             metrics = Metrics() if before is None else before.metrics
             limits = settings.server.limits
             if before is not None and before.settings.server.limits == limits:
@@ -80,6 +82,10 @@ class Service:
                 limiter = Limiter(limits)
             schedules = Schedules(settings.server.schedules, store.engine)
             registrar = EventRegistrar(schedules)
+            # It may wait for its collector at the end: by then, no container is left.
+            tracing = build_tracing(settings.server.tracing)
+            if tracing is not None:
+                stack.callback(tracing.close)
             engine = DockerEngine(settings.engine, observe=metrics.engine_call)
             stack.callback(engine.close)
             sandbox = stack.enter_context(
@@ -91,9 +97,6 @@ class Service:
                     tokens=tokens,
                 )
             )
-            tracing = build_tracing(settings.server.tracing)
-            if tracing is not None:
-                stack.callback(tracing.close)
             observers: list[Observer] = [metrics, ExecutionLog(), *([tracing] if tracing else [])]
             dispatcher = Dispatcher(sandbox, settings, store=store, observers=observers)
             most = settings.concurrency + settings.queue.length
@@ -109,6 +112,7 @@ class Service:
                 registrar=registrar,
                 schedules=schedules,
                 metrics=metrics,
+                pending=Pending(),
                 tracing=tracing,
                 invoking=Threads("invoking", most),
                 working=Threads("working", 16),
@@ -123,10 +127,40 @@ class Service:
         self.dispatcher.start()
         self.schedules.start(self.dispatcher.submit, self.dispatcher.get)
 
-    def drain(self, seconds: float) -> None:
-        """Let what runs finish for that long, kill the rest; no container is left."""
-        self.schedules.close()
-        self.dispatcher.drain(seconds)
-        self._resources.close()
-        for threads in (self.invoking, self.working, self.following):
-            threads.close()
+    def drain(self, seconds: float, *, last: Callable[[], object] = lambda: None) -> None:
+        """Let what was taken finish for that long, kill the rest; no container is left.
+
+        `last` is called when nothing runs or is built any more, before all of it is closed.
+        """
+        deadline = time.monotonic() + seconds
+        building = threading.Timer(seconds, self.sandbox.stop_building)
+        with contextlib.ExitStack() as stack:
+            for threads in (self.invoking, self.working, self.following):
+                stack.callback(threads.close)
+            stack.callback(self._resources.close)
+            stack.callback(last)
+            stack.callback(self.sandbox.stop_building)
+            stack.callback(building.cancel)
+            building.start()
+            self.schedules.close()
+            self.dispatcher.pause()
+            self.pending.close()
+            self.pending.wait(deadline - time.monotonic())
+            left = 0.0 if self.pending.given_up else deadline - time.monotonic()
+            self.dispatcher.drain(max(0.0, left))
+
+    def hurry(self) -> None:
+        """Wait no longer: kill what runs."""
+        self.pending.give_up()
+        self.dispatcher.cancel_all()
+        self.sandbox.stop_building()
+
+
+def _tokens(settings: TokenSettings, before: Service | None) -> Tokens:
+    """Those of the service before, which know what runs there, unless another key signs now."""
+    tokens = Tokens(key=load_key(settings.key_file), grace=settings.grace)
+    if before is None or before.settings.server.tokens != settings:
+        return tokens
+    # Without a file, each key that is loaded is a new one.
+    same = settings.key_file is None or tokens.public_jwks() == before.tokens.public_jwks()
+    return before.tokens if same else tokens

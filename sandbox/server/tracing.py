@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sandbox.server_settings import TracingSettings
 
 _NANOSECONDS: Final = 1_000_000_000
+# How long a collector that does not answer may take at the end.
+_EXPORT_SECONDS: Final = 3.0
 _PHASES: Final = ("queue", "boot", "run")
 
 
@@ -50,7 +52,9 @@ def build_tracing(settings: TracingSettings) -> Tracing | None:
         resource=Resource.create({"service.name": "alyx-sandbox", "service.version": __version__}),
         sampler=ParentBasedTraceIdRatio(settings.ratio),
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.endpoint)))
+    provider.add_span_processor(
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.endpoint, timeout=_EXPORT_SECONDS))
+    )
     return Tracing(provider)
 
 

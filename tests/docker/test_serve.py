@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sandbox.reaper import LABEL_STORE
+from sandbox.reaper import LABEL_FUNCTION, LABEL_STORE
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Serve:
 
     def __init__(self, project: Path, environment: dict[str, str], *flags: str) -> None:
         self.log = project / "log"
+        self.environment = environment
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sandbox_cli", "serve", "--json", "--port", "0", *flags],
@@ -284,3 +286,76 @@ def test_readiness_says_what_is_missing(serve: Callable[..., Serve], project: Pa
     assert answer.status_code == 503
     assert "nothing-of-that-name" in answer.text
     assert server.end() == 0
+
+
+def test_what_was_taken_is_served_by_the_service_that_took_it(
+    serve: Callable[..., Serve], project: Path, engine: DockerEngine
+) -> None:
+    """A body that is still on its way, and an invocation through the local socket."""
+    server = serve()
+    invoking = subprocess.Popen(
+        [sys.executable, "-m", "sandbox_cli", "invoke", "sleeps", "-d", '{"seconds": 4}'],
+        cwd=project, env=server.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with invoking:
+        assert invoking.stderr is not None
+        assert "asleep" in invoking.stderr.readline()
+        (execution,) = server.client.get("/api/executions?status=running").json()["executions"]
+        assert (execution["trigger"], execution["caller"]) == ("local", "local")
+        for number, heard in ((signal.SIGHUP, "read again"), (signal.SIGTERM, "Shutting down")):
+            with slow_request(server) as finish:
+                server.process.send_signal(number)
+                wait_until(lambda heard=heard: heard in server.log.read_text())  # type: ignore[misc]
+                assert finish().startswith(b"HTTP/1.1 200 ")
+        assert invoking.communicate(timeout=60)[0] == '"slept"\n'
+    assert server.process.wait(60) == 0
+    assert containers(engine, project) == 0
+
+
+@contextlib.contextmanager
+def slow_request(server: Serve) -> Iterator[Callable[[], bytes]]:
+    """A request that has been begun; it is finished by what this gives, which is the answer."""
+    url = server.client.base_url
+    with socket.create_connection((url.host, url.port), timeout=60) as connection:
+        connection.sendall(
+            b"POST /api/functions/hello HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{"
+        )
+        # Connections are read in the order they came: when this is answered, the other was taken.
+        httpx.get(str(url.join("/healthz")), trust_env=False)
+
+        def finish() -> bytes:
+            connection.sendall(b"}")
+            answer = b""
+            while part := connection.recv(1 << 16):
+                answer += part
+            return answer
+
+        yield finish
+
+
+def test_a_build_under_way_holds_up_no_end(
+    serve: Callable[..., Serve],
+    project: Path,
+    engine: DockerEngine,
+    write: Callable[..., None],
+) -> None:
+    (project / "sandbox.yaml").write_text("store: store\nbuild: {network: none}\n")
+    write(
+        "builds/function.yaml",
+        "runtime: node\ninterface: handler\n"
+        "build: {command: sh, args: [build.sh], output: out.mjs}\n",
+    )
+    write("builds/build.sh", "sleep 300\n")
+    server = serve()
+
+    def building() -> bool:
+        ours = {LABEL_STORE: (project / "store/id").read_text(), LABEL_FUNCTION: "builds"}
+        return [item.state for item in engine.containers(ours)] == ["running"]
+
+    wait_until(building)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    assert containers(engine, project) == 0
+    assert not any(item["event"] == "warning" for item in server.events)

@@ -23,6 +23,7 @@ from sandbox.server.idempotency import IdempotencyStore
 from sandbox.server.keys import KeyStore
 from sandbox.server.limits import Limiter
 from sandbox.server.metrics import Metrics
+from sandbox.server.pending import Pending
 from sandbox.server.registrar import EventRegistrar
 from sandbox.server.schedules import Schedules
 from sandbox.server.state import Readiness
@@ -181,6 +182,7 @@ def served(
         working=Threads("working", 16),
         following=Threads("following", 16),
         metrics=Metrics(),
+        pending=Pending(),
         database=store.engine,
     )
     service.metrics.watch(service)

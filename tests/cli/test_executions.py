@@ -143,6 +143,6 @@ def test_logs_go_on_with_executions_as_they_end(store: ExecutionStore, project: 
         submit(store, "e1")
         end(store, "e1", log_tail="- info live")
         assert json.loads(process.stdout.readline())["log_tail"] == "- info live"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == b""
     assert process.returncode == 130

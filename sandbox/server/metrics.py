@@ -6,6 +6,7 @@ becomes no label.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 
 from sandbox import __version__
-from sandbox.errors import CODES, Code
+from sandbox.errors import CODES, Code, DatabaseUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,7 @@ class Metrics:
         for phase, milliseconds in phases.items():
             if milliseconds is not None:
                 self._seconds.labels(name, phase).observe(milliseconds / 1000)
-        if stats.cold:
+        if stats.cold and stats.run_ms is not None:  # it had a container at all
             self._cold.labels(name).inc()
         if stats.network is not None and stats.network.denied:
             self._refused.labels(name).inc(sum(item.attempts for item in stats.network.denied))
@@ -160,16 +161,18 @@ class _States:
 
     def collect(self) -> Iterator[Metric]:
         """One sample for each."""
-        pool, running, tokens, dropped, info = _families()
+        pool, running, queued, tokens, dropped, info = _families()
         for name, state in self._service.sandbox.pool_states().items():
             for what in ("ready", "booting", "busy", "waiting"):
                 count = state[what]
                 pool.add_metric([name, what], float(count) if isinstance(count, int) else 0.0)
         running.add_metric([], self._service.dispatcher.running)
+        with contextlib.suppress(DatabaseUnavailableError):  # another metric tells
+            queued.add_metric([], self._service.dispatcher.queued)
         tokens.add_metric([], self._service.tokens.count)
         dropped.add_metric([], self._service.dispatcher.dropped)
         info.add_metric([__version__], 1)
-        yield from (pool, running, tokens, dropped, info)
+        yield from (pool, running, queued, tokens, dropped, info)
 
 
 def _families() -> tuple[GaugeMetricFamily, ...]:
@@ -181,6 +184,10 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
             labels=("function", "state"),
         ),
         GaugeMetricFamily(f"{_PREFIX}_executions_running", "Executions that run now."),
+        GaugeMetricFamily(
+            f"{_PREFIX}_executions_queued",
+            "Executions that nobody waits for and that have not begun, of all servers together.",
+        ),
         GaugeMetricFamily(f"{_PREFIX}_internal_tokens", "Internal tokens that are valid now."),
         GaugeMetricFamily(
             f"{_PREFIX}_executions_unrecorded", "Executions that could not be put on record."

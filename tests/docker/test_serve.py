@@ -276,15 +276,29 @@ def test_with_watch_edits_are_served_and_the_command_line_goes_through_it(
     assert server.end() == 0
 
 
-def test_readiness_says_what_is_missing(serve: Callable[..., Serve], project: Path) -> None:
-    (project / "sandbox.yaml").write_text(
-        "store: store\nimages: {override: {python: alyx-sandbox/nothing-of-that-name}}\n"
-    )
+@pytest.mark.parametrize(
+    ("settings", "reason", "code"),
+    [
+        (
+            "images: {override: {python: alyx-sandbox/nothing-of-that-name}}",
+            "nothing-of-that-name",
+            "RUNTIME_NOT_AVAILABLE",
+        ),
+        ("engine: {host: 'unix:///run/nothing.sock'}", "engine", "ENGINE_UNAVAILABLE"),
+    ],
+    ids=["an image", "the engine"],
+)
+def test_a_server_lives_without_what_it_needs_and_says_so(
+    serve: Callable[..., Serve], project: Path, settings: str, reason: str, code: str
+) -> None:
+    (project / "sandbox.yaml").write_text(f"store: store\n{settings}\n")
     server = serve()
     assert server.client.get("/healthz").json() == {"status": "ok"}
     answer = server.client.get("/readyz")
     assert answer.status_code == 503
-    assert "nothing-of-that-name" in answer.text
+    assert reason in answer.json()["problems"][0]
+    refused = server.invoke("hello")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, code)
     assert server.end() == 0
 
 

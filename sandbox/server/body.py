@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -24,6 +25,7 @@ from sandbox.units import format_size
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from starlette.datastructures import FormData
     from starlette.requests import Request
 
     from sandbox.models import FileUpload
@@ -36,6 +38,8 @@ _RESERVED: Final = frozenset({"_files", "_request"})
 _SLOWEST: Final = 4096
 # The connection ends with such an answer: what else is on its way is not read.
 _CLOSE: Final = {"Connection": "close"}
+# Among so many bytes the end of a form is, whatever stands behind it.
+_EPILOGUE: Final = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +115,10 @@ class _InMemory(MultiPartParser):
 
 
 async def _read_form(request: Request, *, most: int, patience: float) -> Body:
-    chunks = _chunks(request, most=most, patience=patience)
+    end = _End(_chunks(request, most=most, patience=patience))
     parser = _InMemory(
         request.headers,
-        chunks,
+        end.chunks(),
         max_files=MOST_FILES,
         max_fields=MOST_FIELDS,
         max_part_size=most,
@@ -125,6 +129,34 @@ async def _read_form(request: Request, *, most: int, patience: float) -> Body:
         raise InvalidRequestError(f"the form cannot be read: {error.message}") from None
     except (KeyError, UnicodeDecodeError, LookupError):
         raise InvalidRequestError("the form cannot be read: a header in it is broken") from None
+    try:
+        if not end.closes(request.headers["content-type"]):
+            raise InvalidRequestError("the form cannot be read: its end is missing")
+        return await _body_of(form)
+    finally:
+        await form.close()
+
+
+class _End:
+    """The last bytes of a body. The parser takes one that was cut off for a shorter one."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
+        self._chunks = chunks
+        self._last = b""
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The same chunks."""
+        async for chunk in self._chunks:
+            self._last = (self._last + chunk)[-_EPILOGUE:]
+            yield chunk
+
+    def closes(self, content_type: str) -> bool:
+        """Whether the form's last boundary is among them."""
+        _, options = parse_options_header(content_type)
+        return b"--%s--" % options.get(b"boundary", b"") in self._last
+
+
+async def _body_of(form: FormData) -> Body:
     fields: dict[str, list[str]] = {}
     files = []
     for name, value in form.multi_items():

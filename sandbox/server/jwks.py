@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
@@ -153,6 +152,8 @@ class KeySet:
 
     async def _fetch(self) -> bytes:
         """The document at the URL. Redirects are not followed: they could lead anywhere."""
+        import httpx  # noqa: PLC0415 - takes a tenth of the server's start, and few need it
+
         try:
             async with asyncio.timeout(FETCH_SECONDS):
                 if self._tls is None:  # reads the CA certificates, which takes a while

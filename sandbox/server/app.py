@@ -14,12 +14,13 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from sandbox.errors import ForbiddenError, InternalError, SandboxError
-from sandbox.server import functions, introspection, openapi, records, state, webhooks
+from sandbox.server import functions, introspection, openapi, page, records, state, webhooks
 from sandbox.server.body import read_body
 from sandbox.server.edge import Edge
 from sandbox.server.guard import Guard, Open, Resource, other_method
 from sandbox.server.inbound import body_as_input, request_document, sent_path
-from sandbox.server.problems import problem_from_error, problem_from_http
+from sandbox.server.pending import taken_by
+from sandbox.server.problems import about, problem_from_error, problem_from_http
 from sandbox.server.routes import Match
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ log = logging.getLogger(__name__)
 def create_app(current: Callable[[], Service], readiness: state.Readiness) -> ASGIApp:
     """The application over the service that `current` gives: another one after a reload."""
 
-    def guarded(handler: Handler, right: Scope | None = None) -> Guard:
-        return Guard(handler, current=current, right=right)
+    def guarded(handler: Handler, right: Scope | None = None, *, held: bool = True) -> Guard:
+        return Guard(handler, current=current, right=right, held=held)
 
     async def webhook(request: Request) -> Response:
-        return await webhooks.receive(request, current())
+        with taken_by(current) as service:
+            return await webhooks.receive(request, service)
 
     async def readyz(request: Request) -> Response:  # noqa: ARG001
         return await readiness.answer(current())
@@ -61,7 +63,7 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
         ),
         "/api/executions": Resource(GET=guarded(records.list_executions)),
         "/api/executions/{id}": Resource(GET=guarded(records.show), DELETE=guarded(records.cancel)),
-        "/api/executions/{id}/logs": Resource(GET=guarded(records.logs)),
+        "/api/executions/{id}/logs": Resource(GET=guarded(records.logs, held=False)),
         "/api/executions/{id}/retry": Resource(POST=guarded(records.retry)),
         "/api/webhooks/{function}": Resource(POST=Open(webhook)),
         "/api/webhooks/{function}/{source}": Resource(POST=Open(webhook)),
@@ -99,7 +101,7 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """What stands against a request, as a problem document."""
-    of = {"request_id": request.state.request_id, "instance": request.scope["path"]}
+    of = about(request)
     if isinstance(error, HTTPException):
         return problem_from_http(error, **of)
     if isinstance(error, SandboxError):
@@ -118,8 +120,7 @@ async def _document(request: Request) -> Response:  # noqa: ARG001
 
 async def _page(request: Request) -> Response:  # noqa: ARG001
     """`GET /docs`."""
-    headers = {"Content-Security-Policy": openapi.PAGE_POLICY}
-    return HTMLResponse(openapi.page(), headers=headers)
+    return HTMLResponse(page.page(), headers={"Content-Security-Policy": page.POLICY})
 
 
 async def _routed(request: Request, caller: Caller, service: Service) -> Response:

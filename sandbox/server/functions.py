@@ -83,7 +83,7 @@ async def answer(request: Request, service: Service, call: Call) -> Response:
     if streamed and wait:
         if key is not None:
             raise InvalidRequestError("a stream cannot be sent again: no Idempotency-Key with it")
-        events = invocation_events(service, call, instance=request.url.path)
+        events = invocation_events(request, service, call)
         return event_response(events, own_patience(service))
     if key is None:
         return await _answer(request, service, call, wait=wait)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # For how long the keys in memory are taken for those of the database, in seconds.
 _FRESH: Final = 0.5
+# The same for a key that is not among them: guesses are no load on the database either.
+_FRESH_ENOUGH: Final = 0.05
 # When a key was used last is written this often at most, in seconds.
 _NOTE_EVERY: Final = 60.0
 
@@ -69,7 +71,9 @@ class KeyVerifier:
         if parsed is None:
             raise RefusedError("it has not the form of an API key")
         key_id, secret = parsed
-        key = (await self._current()).get(key_id)
+        key = (await self._current(_FRESH)).get(key_id)
+        if key is None:  # it may have been made a moment ago
+            key = (await self._current(_FRESH_ENOUGH)).get(key_id)
         if not matches(key, secret) or key is None:
             raise RefusedError(f"there is no API key {key_id} with that secret")
         now = self._clock()
@@ -89,13 +93,13 @@ class KeyVerifier:
         self._reader.shutdown()
         self._writer.shutdown()
 
-    async def _current(self) -> Mapping[str, ApiKey]:
-        """The keys that are not revoked, by their ids."""
-        if time.monotonic() - self._read_at >= _FRESH:
+    async def _current(self, fresh: float) -> Mapping[str, ApiKey]:
+        """The keys that are not revoked, by their ids, as they were at most so many seconds ago."""
+        if time.monotonic() - self._read_at >= fresh:
             async with self._reading:
                 # Another request may have read them meanwhile.
                 asked_at = time.monotonic()
-                if asked_at - self._read_at >= _FRESH:
+                if asked_at - self._read_at >= fresh:
                     loop = asyncio.get_running_loop()
                     self._keys = await loop.run_in_executor(self._reader, self._read)
                     self._read_at = asked_at

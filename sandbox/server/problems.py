@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.exceptions import HTTPException
+    from starlette.requests import Request
 
 MEDIA_TYPE: Final = "application/problem+json"
 _OURS: Final = frozenset({Code.INTERNAL, Code.ENGINE_UNAVAILABLE, Code.DATABASE_UNAVAILABLE})
+
+
+def about(request: Request) -> dict[str, str]:
+    """Which request a problem is of."""
+    return {"request_id": request.state.request_id, "instance": request.scope["path"]}
 
 
 def problem_from_error(error: SandboxError, *, request_id: str, instance: str) -> Response:

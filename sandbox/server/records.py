@@ -109,7 +109,9 @@ async def logs(request: Request, caller: Caller, service: Service) -> Response:
     if request.method == "HEAD":
         return Response(media_type="text/event-stream")
     follower = service.dispatcher.follow(execution.id)
-    return event_response(log_events(service, follower, to_document), own_patience(service))
+    return event_response(
+        log_events(request, service, follower, to_document), own_patience(service)
+    )
 
 
 async def _find(request: Request, caller: Caller, service: Service) -> Execution:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from sandbox import images
@@ -86,4 +87,10 @@ async def metrics(request: Request, caller: Caller, service: Service) -> Respons
 
 async def introspect(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
     """`POST /api/tokens/introspect`."""
-    return await introspection.introspect(request, service.tokens)
+    try:
+        async with asyncio.timeout(service.settings.server.patience):
+            return await introspection.introspect(request, service.tokens)
+    except TimeoutError:
+        raise HTTPException(
+            HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", {"Connection": "close"}
+        ) from None

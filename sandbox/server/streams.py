@@ -11,11 +11,12 @@ from sse_starlette.sse import EventSourceResponse
 from sandbox.cancellation import Cancellation
 from sandbox.errors import InternalError, SandboxError
 from sandbox.models import LogEntry, dump_json
-from sandbox.server.problems import problem_from_error
+from sandbox.server.problems import about, problem_from_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from starlette.requests import Request
     from starlette.responses import Response
 
     from sandbox.executions.follow import Follower
@@ -39,7 +40,7 @@ def event(name: str, document: Any) -> ServerSentEvent:
 
 
 async def invocation_events(
-    service: Service, call: Call, *, instance: str
+    request: Request, service: Service, call: Call
 ) -> AsyncGenerator[ServerSentEvent, None]:
     """`log` for each entry, then `response` with the document; `error` with a problem instead.
 
@@ -64,9 +65,9 @@ async def invocation_events(
         try:
             response = await running
         except SandboxError as error:
-            yield _error_event(error, call, instance)
+            yield _error_event(error, request)
         except Exception:
-            yield _error_event(InternalError("a defect of the server"), call, instance)
+            yield _error_event(InternalError("a defect of the server"), request)
             raise
         else:
             yield event("response", response.to_dict())
@@ -75,19 +76,27 @@ async def invocation_events(
 
 
 async def log_events(
-    service: Service, follower: Follower, to_document: Callable[[Execution], Any]
+    request: Request,
+    service: Service,
+    follower: Follower,
+    to_document: Callable[[Execution], Any],
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    """`log` for each entry so far and to come, then `execution` as it has ended."""
+    """`log` for each entry so far and to come, then `execution` as it has ended.
+
+    `error` with a problem instead, where that cannot be told.
+    """
     try:
         while (item := await service.following.run(next, follower, None)) is not None:
             if isinstance(item, LogEntry):
                 yield event("log", item.to_dict())
             else:
                 yield event("execution", to_document(item))
+    except SandboxError as error:
+        yield _error_event(error, request)
     finally:
         follower.close()
 
 
-def _error_event(error: SandboxError, call: Call, instance: str) -> ServerSentEvent:
-    answer = problem_from_error(error, request_id=call.request_id or "", instance=instance)
+def _error_event(error: SandboxError, request: Request) -> ServerSentEvent:
+    answer = problem_from_error(error, **about(request))
     return ServerSentEvent(event="error", data=bytes(answer.body).decode())

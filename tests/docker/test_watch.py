@@ -203,21 +203,28 @@ def test_a_version_that_cannot_be_built_does_not_replace_a_good_one(
     assert sandbox("invoke", "go").stdout == "2\n"
 
 
-def test_ctrl_c_ends_the_invocation_not_the_watch(
-    *,
-    watch: Callable[[], Watch],
-    environment: dict[str, str],
-    sandbox: Callable[..., Process],
-    write: Callable[..., None],
-    engine: DockerEngine,
-    store: Path,
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def watching(
+    watch: Callable[[], Watch], environment: dict[str, str], write: Callable[..., None]
+) -> Watch:
+    """A watch that is ready, of a function that sleeps and of one that answers."""
     environment["SANDBOX_POOL__ENABLED"] = "false"  # so that every container has an invocation
     write("sleeps/index.py", SLEEPS)
     write("hello/index.py", HELLO)
     watching = watch()
     watching.next()
+    return watching
+
+
+def test_ctrl_c_ends_the_invocation_not_the_watch(
+    *,
+    watching: Watch,
+    environment: dict[str, str],
+    sandbox: Callable[..., Process],
+    engine: DockerEngine,
+    store: Path,
+    tmp_path: Path,
+) -> None:
     with invoking("sleeps", environment, tmp_path) as process:
         assert len(containers(engine, store, "sleeps")) == 1
         process.send_signal(signal.SIGINT)
@@ -239,19 +246,14 @@ def test_ctrl_c_ends_the_invocation_not_the_watch(
 
 def test_a_watch_that_was_killed_is_in_nobody_s_way(
     *,
+    watching: Watch,
     watch: Callable[[], Watch],
     environment: dict[str, str],
     sandbox: Callable[..., Process],
-    write: Callable[..., None],
     engine: DockerEngine,
     store: Path,
     tmp_path: Path,
 ) -> None:
-    environment["SANDBOX_POOL__ENABLED"] = "false"  # so that every container has an invocation
-    write("sleeps/index.py", SLEEPS)
-    write("hello/index.py", HELLO)
-    watching = watch()
-    watching.next()
     with invoking("sleeps", environment, tmp_path) as process:
         watching.end(signal.SIGKILL)
         assert process.wait(PATIENCE) == 3

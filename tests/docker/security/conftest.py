@@ -114,6 +114,7 @@ class Arena:
     settings: Settings
     directory: Path
     _sandboxes: dict[str, Sandbox] = field(default_factory=dict)
+    _observed: dict[str, dict[str, Any]] = field(default_factory=dict)
     _count: int = 0
 
     def attack(
@@ -133,6 +134,13 @@ class Arena:
         return self.run(
             function, input, settings=settings, host_paths_allowed=host_paths_allowed, **options
         )
+
+    def observe(self, code: str) -> dict[str, Any]:
+        """What this probe saw from inside: one container serves many tests."""
+        if code not in self._observed:
+            # What it tries to change may be named after a path of the host; that is another test's.
+            self._observed[code] = self.attack(code, host_paths_allowed=True).output
+        return self._observed[code] | {"runtime_class": self.runtime_class}
 
     def write(self, code: str | Mapping[str, str | bytes], *, manifest: str = "") -> Path:
         """A directory with these files."""
@@ -305,7 +313,7 @@ def control(image: str, *options: str, command: tuple[str, ...], input: str = ""
     return finished.stdout
 
 
-def python_control(code: str, *options: str) -> Any:
+def python_control(code: str, *options: str) -> dict[str, Any]:
     """What the handler in `code` returns in a plain container, with these options of docker run."""
     script = (
         code
@@ -313,7 +321,9 @@ def python_control(code: str, *options: str) -> Any:
         + "print(json.dumps(handler(types.SimpleNamespace(input={}, env={}))))\n"
     )
     out = control("python", *options, command=("python3", "-c", script))
-    return json.loads(out.splitlines()[-1])
+    seen = json.loads(out.splitlines()[-1])
+    assert isinstance(seen, dict)
+    return seen
 
 
 # Defences off: root, no seccomp, /proc and /sys unmasked, and what a container's root needs to do

@@ -22,21 +22,29 @@ def attempt(call, *arguments):
     return result if isinstance(result, (int, str, bool, list)) else "ok"
 
 
-def syscall(number, *arguments):
-    """In a child: what succeeds must not change this process."""
-    arguments = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+def in_child(call):
+    """What it answers in a child: what succeeds must not change this process."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        ctypes.set_errno(0)
-        result = libc.syscall(ctypes.c_long(number), *arguments)
-        os.write(write, ("ok" if result >= 0 else name(ctypes.get_errno())).encode())
+        os.write(write, call().encode())
         os._exit(0)
     os.close(write)
     _, status = os.waitpid(child, 0)
     with open(read) as answer:
         text = answer.read()
     return text or f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+
+
+def syscall(number, *arguments):
+    arguments = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+
+    def call():
+        ctypes.set_errno(0)
+        result = libc.syscall(ctypes.c_long(number), *arguments)
+        return "ok" if result >= 0 else name(ctypes.get_errno())
+
+    return in_child(call)
 
 
 def read(path):
@@ -50,21 +58,16 @@ def write(path):
 
 
 def machine_code(code):
-    """Run bytes as code, in a child."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
+    """Run bytes as code."""
+
+    def call():
         page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         page.write(code)
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         result = ctypes.CFUNCTYPE(ctypes.c_int)(address)()
-        os.write(write, ("ok" if result >= 0 else name(-result)).encode())
-        os._exit(0)
-    os.close(write)
-    _, status = os.waitpid(child, 0)
-    with open(read) as answer:
-        text = answer.read()
-    return text or f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        return "ok" if result >= 0 else name(-result)
+
+    return in_child(call)
 
 
 def status(path="/proc/self/status"):
@@ -72,54 +75,45 @@ def status(path="/proc/self/status"):
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def all_sockets(root="/"):
-    found = []
-    for directory, names, files in os.walk(root):
+def files(root="/"):
+    """The paths of all files, but not of those in which the kernel tells of itself."""
+    for directory, names, inside in os.walk(root):
         if directory == "/":
             names[:] = [n for n in names if n not in ("proc", "sys")]
-        for file in files:
-            path = os.path.join(directory, file)
-            try:
-                mode = os.lstat(path).st_mode
-            except OSError:
-                continue
-            if stat.S_ISSOCK(mode):
-                found.append(path)
-    return found
+        yield from (os.path.join(directory, n) for n in inside)
 
 
-def with_bits(root="/"):
+def mode(path, look=os.lstat):
+    """The mode of a file, 0 where there is none to be had."""
+    try:
+        return look(path).st_mode
+    except OSError:
+        return 0
+
+
+def has_capabilities(path):
+    try:
+        return "security.capability" in os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def all_sockets():
+    return [path for path in files() if stat.S_ISSOCK(mode(path))]
+
+
+def with_bits():
     """Files with setuid or setgid, or with capabilities."""
-    found = []
-    for directory, names, files in os.walk(root):
-        if directory == "/":
-            names[:] = [n for n in names if n not in ("proc", "sys")]
-        for file in files:
-            path = os.path.join(directory, file)
-            try:
-                if os.lstat(path).st_mode & 0o6000:
-                    found.append(path)
-                if "security.capability" in os.listxattr(path, follow_symlinks=False):
-                    found.append(path)
-            except OSError:
-                continue
-    return found
+    return [path for path in files() if mode(path) & 0o6000 or has_capabilities(path)]
 
 
 def device_kinds():
-    found = {}
-    for directory, _, files in os.walk("/dev"):
-        for file in files:
-            path = os.path.join(directory, file)
-            try:
-                mode = os.stat(path).st_mode
-            except OSError:
-                continue
-            if stat.S_ISBLK(mode):
-                found[path] = "block"
-            if stat.S_ISCHR(mode):
-                found[path] = "character"
-    return found
+    modes = {path: mode(path, os.stat) for path in files("/dev")}
+    return {
+        path: "block" if stat.S_ISBLK(found) else "character"
+        for path, found in modes.items()
+        if stat.S_ISBLK(found) or stat.S_ISCHR(found)
+    }
 
 
 def descriptors():

@@ -121,21 +121,14 @@ EVERYTHING = (*UNDEFENDED, "--tmpfs=/tmp:exec,mode=1777")
 
 @pytest.fixture(scope="module")
 def undefended() -> dict[str, Any]:
-    seen = python_control(CHANGES, *EVERYTHING)
-    assert isinstance(seen, dict)
-    return seen
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, dict[str, Any]]:
-    return {}
+    """The control: the same probe with the defences off."""
+    return python_control(CHANGES, *EVERYTHING)
 
 
 @pytest.fixture
-def seen(arena: Arena, kept: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    if arena.runtime_class not in kept:
-        kept[arena.runtime_class] = arena.attack(CHANGES, host_paths_allowed=True).output
-    return kept[arena.runtime_class] | {"runtime_class": arena.runtime_class}
+def seen(arena: Arena) -> dict[str, Any]:
+    """The same from inside a function's container, under each runtime class."""
+    return arena.observe(CHANGES)
 
 
 def test_only_tmp_and_shared_memory_can_be_written(

@@ -244,6 +244,16 @@ def reachable(address: str, port: int) -> bool:
     return True
 
 
+TYPESCRIPT = """
+export default async function handler(ctx: any) {
+  const began = Date.now();
+  const answers: string[] = [];
+  for (const url of ["http://192.0.2.1/", "http://169.254.169.254/latest/meta-data/", "http://example.org/", "http://[2001:db8::1]/"]) {
+    try { await fetch(url); answers.push("reached"); } catch (error) { answers.push("failed"); }
+  }
+  return [answers, (Date.now() - began) / 1000];
+}
+"""
 FETCHES = {
     "node": {
         "index.mjs": """
@@ -257,31 +267,8 @@ export default async function handler(ctx) {
 }
 """
     },
-    "bun": {
-        "index.tsx": """
-export default async function handler(ctx: any) {
-  const began = Date.now();
-  const answers: string[] = [];
-  for (const url of ["http://192.0.2.1/", "http://169.254.169.254/latest/meta-data/", "http://example.org/", "http://[2001:db8::1]/"]) {
-    try { await fetch(url); answers.push("reached"); } catch (error) { answers.push("failed"); }
-  }
-  return [answers, (Date.now() - began) / 1000];
-}
-"""
-    },
-    "deno": {
-        "deno.json": "{}",
-        "main.ts": """
-export default async function handler(ctx: any) {
-  const began = Date.now();
-  const answers: string[] = [];
-  for (const url of ["http://192.0.2.1/", "http://169.254.169.254/latest/meta-data/", "http://example.org/", "http://[2001:db8::1]/"]) {
-    try { await fetch(url); answers.push("reached"); } catch (error) { answers.push("failed"); }
-  }
-  return [answers, (Date.now() - began) / 1000];
-}
-""",
-    },
+    "bun": {"index.tsx": TYPESCRIPT},
+    "deno": {"deno.json": "{}", "main.ts": TYPESCRIPT},
     "go": {
         "main.go": """
 package main

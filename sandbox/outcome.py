@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sandbox.errors import Code
 from sandbox.models import FunctionError
 from sandbox.symptoms import symptoms
-from sandbox.touched import ending_limit, limits_touched
+from sandbox.touched import ending_limit
 from sandbox.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from sandbox.settings import FixedLimits
 
 Phase = Literal["boot", "run"]
-
-__all__ = [
-    "Death",
-    "Phase",
-    "Spent",
-    "boot_timeout_error",
-    "death_error",
-    "death_from",
-    "flood_error",
-    "limits_touched",
-    "timeout_error",
-]
 
 
 @dataclass(frozen=True, kw_only=True)

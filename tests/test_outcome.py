@@ -15,12 +15,12 @@ from sandbox.outcome import (
     death_error,
     death_from,
     flood_error,
-    limits_touched,
     timeout_error,
 )
 from sandbox.policy import Policy
 from sandbox.protocol.report import Report
 from sandbox.settings import FixedLimits
+from sandbox.touched import limits_touched
 
 MIB = 1 << 20
 POLICY = Policy(

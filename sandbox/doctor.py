@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sandbox import images
-from sandbox.doctor_limits import Check, Status, failed, try_limits
+from sandbox.doctor_limits import Check, Status, failed, try_containers
 from sandbox.doctor_versions import check_versions
 from sandbox.errors import SandboxError
 from sandbox.policy import choose_runtime_class
@@ -48,7 +48,7 @@ def examine(engine: Engine, settings: Settings) -> Iterator[Check]:
     yield from _disks(info, store)
     yield from _images(engine, settings)
     yield _orphans(engine, store)
-    yield from try_limits(engine, settings, runtime_class)
+    yield from try_containers(engine, settings, runtime_class)
 
 
 def _engine(info: EngineInfo) -> Check:

@@ -152,13 +152,9 @@ def _surface(arena: _Arena) -> Iterator[Finding]:
 
 
 def _limits(arena: _Arena) -> Iterator[Finding]:
-    runtime_class = choose_runtime_class(
-        arena.settings.engine.runtime_class, arena.engine.info().runtime_classes
-    )
-    wanted = {promise for _, promise in _SECTIONS[_limits]}
-    for check in try_limits(arena.engine, arena.settings, runtime_class):
-        if check.name in wanted:
-            yield _finding("limits", check.name, check.status == "ok", check.seen)
+    names = [promise for _, promise in _SECTIONS[_limits]]
+    for check in try_limits(arena.engine, arena.settings, names):
+        yield _finding("limits", check.name, check.status == "ok", check.seen)
 
 
 def _floods(arena: _Arena) -> Iterator[Finding]:

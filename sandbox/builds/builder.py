@@ -361,7 +361,7 @@ class _Build:
         function = self._function
         image = self._builder.image("go")
         key = cache_key("go", self._source.digest, image, function.entrypoint, function.interface)
-        bundle = self._builder.cached(key) or self._builder.produce(
+        bundle = self._builder.produce(
             key,
             Job(
                 command=("sh", "-c", _COMPILE, "compile", function.entrypoint, function.interface),

@@ -91,7 +91,8 @@ def serve(project: Path) -> Iterator[Callable[..., Serve]]:
     clean = {name: text for name, text in os.environ.items() if not name.startswith("SANDBOX_")}
     runtime = project / "runtime"
     runtime.mkdir(mode=0o700)
-    environment = clean | {"XDG_RUNTIME_DIR": str(runtime)}
+    notify = {"NOTIFY_SOCKET": str(project / "notify")}
+    environment = clean | {"XDG_RUNTIME_DIR": str(runtime)} | notify
     started: list[Serve] = []
 
     def start(*flags: str) -> Serve:
@@ -147,10 +148,15 @@ class Asking(threading.Thread):
 def test_sigterm_lets_what_runs_finish_and_leaves_nothing(
     serve: Callable[..., Serve], project: Path, engine: DockerEngine
 ) -> None:
-    server = serve()
-    assert server.invoke("hello").json()["output"]["version"] == 1
-    asking = Asking(server, 3)
-    server.process.send_signal(signal.SIGTERM)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(project / "notify"))
+        supervisor.settimeout(60)
+        server = serve()
+        assert supervisor.recv(64) == b"READY=1"
+        assert server.invoke("hello").json()["output"]["version"] == 1
+        asking = Asking(server, 3)
+        server.process.send_signal(signal.SIGTERM)
+        assert supervisor.recv(64) == b"STOPPING=1"
     assert asking.wait().json()["output"] == "slept"
     assert server.process.wait(60) == 0
     assert containers(engine, project) == 0

@@ -54,6 +54,16 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
     async def jwks(request: Request) -> Response:  # noqa: ARG001
         return introspection.jwks(current().tokens)
 
+    def is_guarded() -> bool:
+        return current().settings.server.authentication != "none"
+
+    async def document(request: Request) -> Response:  # noqa: ARG001
+        return JSONResponse(openapi.document(guarded=is_guarded()))
+
+    async def docs(request: Request) -> Response:  # noqa: ARG001
+        policy = {"Content-Security-Policy": page.POLICY}
+        return HTMLResponse(page.page(guarded=is_guarded()), headers=policy)
+
     resources = {
         "/api/functions": Resource(GET=guarded(functions.list_functions, "read")),
         "/api/functions/stats": Resource(GET=guarded(functions.stats, "read")),
@@ -72,8 +82,8 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
         "/healthz": Resource(GET=Open(state.healthz)),
         "/readyz": Resource(GET=Open(readyz)),
         "/metrics": Resource(GET=guarded(state.metrics, "read")),
-        "/openapi.json": Resource(GET=Open(_document)),
-        "/docs": Resource(GET=Open(_page)),
+        "/openapi.json": Resource(GET=Open(document)),
+        "/docs": Resource(GET=Open(docs)),
     }
     middleware = []
     origins = current().settings.server.cors
@@ -111,16 +121,6 @@ async def _refuse(request: Request, error: Exception) -> Response:
         return problem_from_error(error, **of)
     # Logged by `Edge`, which gets it too.
     return problem_from_error(InternalError("a defect of the server"), **of)
-
-
-async def _document(request: Request) -> Response:  # noqa: ARG001
-    """`GET /openapi.json`."""
-    return JSONResponse(openapi.document())
-
-
-async def _page(request: Request) -> Response:  # noqa: ARG001
-    """`GET /docs`."""
-    return HTMLResponse(page.page(), headers={"Content-Security-Policy": page.POLICY})
 
 
 async def _routed(request: Request, caller: Caller, service: Service) -> Response:

@@ -50,8 +50,19 @@ _ID: Final = {
 
 
 @cache
-def document() -> Json:
-    """The OpenAPI document, version 3.1."""
+def document(*, guarded: bool = True) -> Json:
+    """The OpenAPI document, version 3.1; unless `guarded`, of a server that lets everybody in."""
+    whole = _document()
+    if not guarded:
+        del whole["security"], whole["components"]["securitySchemes"]
+        for operations in whole["paths"].values():
+            for operation in operations.values():
+                if operation.pop("security", None) is None:  # it is not one for everybody anyway
+                    del operation["responses"]["401"]
+    return whole
+
+
+def _document() -> Json:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -86,7 +97,7 @@ def _functions() -> Json:
     invoke = _operation(
         "Invoke a function. That it fails is an answer too: `success` is false.",
         {
-            200: _answer("The function has answered.", response | _events("`log`, `response`")),
+            200: _answer("The function has answered.", response | _events("log", "response")),
             **_accepted(),
             **{status: _answer(text, response) for status, text in _FAILURES.items()},
         },
@@ -172,7 +183,7 @@ def _executions() -> Json:
         "/api/executions/{id}/logs": {
             "get": _operation(
                 "Its log as server-sent events, live while it runs.",
-                {200: _answer("Its log.", _events("`log`, `execution`"))},
+                {200: _answer("Its log.", _events("log", "execution"))},
                 (404,),
                 parameters=(_ID,),
             )
@@ -219,7 +230,11 @@ def _server() -> Json:
     }
     token = {
         "application/x-www-form-urlencoded": {
-            "schema": {"type": "object", "required": ["token"], "properties": {"token": TEXT}}
+            "schema": {
+                "type": "object",
+                "required": ["token"],
+                "properties": {"token": TEXT | {"minLength": 1}},
+            }
         }
     }
     figures = {200: _answer("The figures.", {"text/plain": {"schema": TEXT}})}
@@ -290,8 +305,14 @@ def _json(schema: Json) -> Json:
     return {"application/json": {"schema": schema}}
 
 
-def _events(names: str) -> Json:
-    return {"text/event-stream": {"schema": TEXT | {"description": f"Events: {names}, `error`."}}}
+def _events(*names: str) -> Json:
+    """Server-sent events, each described by itself; `data` is a document as JSON."""
+    event = {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {"event": {"enum": [*names, "error"]}, "data": TEXT},
+    }
+    return {"text/event-stream": {"schema": event}}
 
 
 def _query(name: str, schema: Json, description: str) -> Json:

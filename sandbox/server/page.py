@@ -35,9 +35,9 @@ POLICY: Final = (
 
 
 @cache
-def page() -> str:
-    """The page, to be sent with `POLICY`."""
-    return "\n".join(_page(document()))
+def page(*, guarded: bool = True) -> str:
+    """The page of such a server's document, to be sent with `POLICY`."""
+    return "\n".join(_page(document(guarded=guarded)))
 
 
 def _page(shown: Json) -> Iterator[str]:

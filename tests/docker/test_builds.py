@@ -523,6 +523,7 @@ def test_what_a_hostile_script_does_is_reported(  # noqa: PLR0917
     assert response.error.code == Code.BUILD_FAILED
     told = f"{response.error.message}\n{response.error.details['log']}"
     assert said in told
+    failing.close()  # so that it no longer looks for what others left behind
     store = failing.settings.store
     assert store is not None
     assert list((store / "temporary").iterdir()) == []

@@ -59,6 +59,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
+        gc.disable()  # importing makes no garbage
         try:
             command = getattr(import_module(module, __package__), attribute)
         except ModuleNotFoundError as missing:
@@ -68,6 +69,8 @@ class LazyGroup(click.Group):
                 f"`sandbox {cmd_name}` needs the package {missing.name}: "
                 "pip install 'alyx-sandbox[serve]'"
             ) from None
+        finally:
+            gc.enable()
         assert isinstance(command, click.Command)  # noqa: S101 - the table is ours
         return command
 

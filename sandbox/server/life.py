@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -111,6 +112,8 @@ class Life:
         with self._changing:
             self.service.start()
             self._companion = self._accompany(self.service)
+        # What was made until now stays, and need not be looked at whenever garbage is collected.
+        gc.freeze()
         self._announce(url)
         _notify("READY=1")
 

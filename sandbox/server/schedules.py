@@ -32,6 +32,17 @@ log = logging.getLogger(__name__)
 AGAIN: Final = 5.0
 
 
+class _Threads(ThreadPoolExecutor):  # type: ignore[misc] # APScheduler has no types
+    """Where looks run. The scheduler ends it under a lock that a look needs to ask for the next.
+
+    So it is not waited for there, but by `join`.
+    """
+
+    def join(self) -> None:
+        """Wait until every look has ended."""
+        self._pool.shutdown(wait=True)
+
+
 class Schedules:
     """Runs schedules between `start` and `close`. `register` may be called before and after.
 
@@ -53,9 +64,10 @@ class Schedules:
         self._record = ScheduleRecord(engine)
         # None before `start` and after `close`.
         self._runs: Runs | None = None
+        self._threads = _Threads(4)
         self._timer = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(4)},
+            executors={"default": self._threads},
             job_defaults={
                 "misfire_grace_time": None,
                 "coalesce": True,
@@ -83,7 +95,8 @@ class Schedules:
         with self._lock:
             self._runs = None
         if self._timer.running:
-            self._timer.shutdown(wait=True)
+            self._timer.shutdown(wait=False)
+            self._threads.join()
 
     def register(self, function: str, schedules: tuple[Schedule, ...]) -> list[str]:
         """These are the function's schedules; those that stay as they were go on undisturbed.

@@ -1,4 +1,4 @@
-"""Hot reload under load, and the second start of a project: in one process, with real containers."""
+"""Hot reload under load, in one process, with real containers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from sandbox_cli.companions import prepare
 
 from sandbox import Sandbox, Settings
-from sandbox.engine.docker import DockerEngine
 from sandbox.watcher import Watcher
 from tests.waiting import wait_until
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sandbox.engine.base import ContainerSpec
+    from sandbox.engine.docker import DockerEngine
 
 EDITS = 100
 CALLERS = 2
@@ -110,40 +109,3 @@ def test_a_hundred_edits_under_load_fail_no_invocation(
             assert answer.code == source(answer.version)
     # Some had begun when their version was replaced, and ended on it.
     assert any(answer.version < answer.served_after for answers in seen for answer in answers)
-
-
-class Counting(DockerEngine):
-    """A real engine that counts the containers it is asked for."""
-
-    created = 0
-
-    def create(self, spec: ContainerSpec) -> Any:
-        self.created += 1
-        return super().create(spec)
-
-
-def test_a_second_start_builds_nothing(
-    store: Path, functions: Path, write: Callable[..., None]
-) -> None:
-    """Twenty functions, one of which is compiled: what was built is there."""
-    for number in range(19):
-        write(f"f{number}/index.py", source(number))
-    write(
-        "compiled/main.go",
-        'package function\n\nimport "alyx"\n\n'
-        "func Handler(ctx *alyx.Context) (any, error) { return 19, nil }\n",
-    )
-    settings = Settings.model_validate({"store": store, "pool": {"min_warm": 0}})
-    versions: list[dict[str, str]] = []
-    counts = []
-    for _ in range(2):
-        engine = Counting()
-        with Sandbox(functions, settings=settings, engine=engine) as sandbox:
-            versions.append({name: sandbox.build(name) for name in sandbox.functions})
-            counts.append(engine.created)
-            assert sandbox.problems == ()
-        engine.close()
-    assert len(versions[0]) == 20
-    assert versions[0] == versions[1]
-    assert counts[0] >= 1  # the control: the first start has compiled
-    assert counts[1] == 0

@@ -344,8 +344,9 @@ class Settings(_Settings):
         Raises:
             InvalidSettingsError: they do not go with the others.
         """
+        # Sections as they are: a number of bytes would be read again as one of MiB.
         try:
-            server = ServerSettings.model_validate(self.server.model_dump() | dict(values))
+            server = ServerSettings.model_validate(dict(self.server) | dict(values))
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise InvalidSettingsError(f"server: {reason}") from None

@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 import uvicorn
+from sse_starlette.sse import AppStatus
 
 from sandbox.errors import InvalidSettingsError, SandboxError
 from sandbox.server.app import create_app
@@ -100,6 +101,8 @@ class Life:
             access_log=False,
             server_header=False,
         )
+        # A stream is an invocation like any other: it would end at once, and not when it is done.
+        AppStatus.disable_automatic_graceful_drain()
         # Threads wait this long for the interpreter while the loop has work: at the default, 5 ms,
         # that is longer than an invocation takes.
         sys.setswitchinterval(_SWITCH)
@@ -194,6 +197,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         draining = asyncio.get_running_loop().run_in_executor(None, self._life.end)
+        # By then only those are open that wait for what does not happen here any more.
+        draining.add_done_callback(lambda _: setattr(AppStatus, "should_exit", True))
         drain = self._life.service.settings.server.drain
         self.config.timeout_graceful_shutdown = round(drain + _GRACE)
         await super().shutdown(sockets)

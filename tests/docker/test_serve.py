@@ -311,8 +311,11 @@ def test_a_server_lives_without_what_it_needs_and_says_so(
 def test_what_was_taken_is_served_by_the_service_that_took_it(
     serve: Callable[..., Serve], project: Path, engine: DockerEngine
 ) -> None:
-    """A body that is still on its way, and an invocation through the local socket."""
+    """A body that is still on its way, a stream, and an invocation through the local socket."""
     server = serve()
+    streamed: list[str] = []
+    streaming = threading.Thread(target=stream_into, args=(server, streamed), daemon=True)
+    streaming.start()
     invoking = subprocess.Popen(
         [sys.executable, "-m", "sandbox_cli", "invoke", "sleeps", "-d", '{"seconds": 4}'],
         cwd=project, env=server.environment, text=True,
@@ -321,16 +324,34 @@ def test_what_was_taken_is_served_by_the_service_that_took_it(
     with invoking:
         assert invoking.stderr is not None
         assert "asleep" in invoking.stderr.readline()
-        (execution,) = server.client.get("/api/executions?status=running").json()["executions"]
-        assert (execution["trigger"], execution["caller"]) == ("local", "local")
+        wait_until(lambda: "event: log" in streamed)
+        running = server.client.get("/api/executions?status=running").json()["executions"]
+        assert {(item["trigger"], item["caller"]) for item in running} == {
+            ("local", "local"),
+            ("http", "anonymous"),
+        }
         for number, heard in ((signal.SIGHUP, "read again"), (signal.SIGTERM, "Shutting down")):
             with slow_request(server) as finish:
                 server.process.send_signal(number)
                 wait_until(lambda heard=heard: heard in server.log.read_text())  # type: ignore[misc]
                 assert finish().startswith(b"HTTP/1.1 200 ")
         assert invoking.communicate(timeout=60)[0] == '"slept"\n'
+        streaming.join(60)
+        assert "event: response" in streamed
     assert server.process.wait(60) == 0
     assert containers(engine, project) == 0
+
+
+def stream_into(server: Serve, lines: list[str]) -> None:
+    """Invoke a function that sleeps, and take what is streamed, line by line."""
+    with server.client.stream(
+        "POST",
+        "/api/functions/sleeps",
+        json={"seconds": 4},
+        headers={"Accept": "text/event-stream"},
+    ) as answer:
+        for line in answer.iter_lines():
+            lines.append(line)  # noqa: PERF402 - each as it comes
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ class Life:
             server_header=False,
         )
         # A stream is an invocation like any other: it would end at once, and not when it is done.
-        AppStatus.disable_automatic_graceful_drain()
+        AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
         # Threads wait this long for the interpreter while the loop has work: at the default, 5 ms,
         # that is longer than an invocation takes.
         sys.setswitchinterval(_SWITCH)

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from sandbox import Sandbox, Settings
 from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import Code
 from sandbox.reaper import LABEL_STORE
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -311,10 +311,7 @@ def test_a_process_that_is_killed_during_a_build_leaves_nothing_that_stays(
         env=environment, stdout=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         try:
-            deadline = time.monotonic() + 60
-            while left() != ["running"]:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: left() == ["running"])
         finally:
             process.kill()
     write("f/build.sh", "echo 'export default () => 1' > out.mjs\n")

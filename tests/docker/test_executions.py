@@ -15,6 +15,7 @@ from sandbox import LogEntry, Sandbox, Settings
 from sandbox.executions.model import ENDED, Call
 from sandbox.executions.store import open_store
 from sandbox.server.dispatch import Dispatcher
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,10 +138,7 @@ def test_a_killed_server_loses_none_of_a_hundred_and_each_ends_once(
     assert left_running <= 2
 
     dispatcher = start()
-    deadline = time.monotonic() + 120
-    while count("SELECT count(DISTINCT id) FROM ends") < 100:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: count("SELECT count(DISTINCT id) FROM ends") == 100, seconds=120)
     assert count("SELECT count(*) FROM ends") == 100, "each ended once"
     assert count("SELECT count(*) FROM executions") == 100
     assert count("SELECT count(*) FROM execution_inputs") == 0

@@ -30,6 +30,7 @@ from sandbox.engine.docker import DockerEngine
 from sandbox.errors import EngineUnavailableError, InvalidSettingsError
 from sandbox.reaper import LABEL_STORE, Owner
 from sandbox.volumes import LABEL_CONTENT
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,7 +117,7 @@ def url(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
-        _wait_until(lambda: _answers(f"unix://{root}/docker.sock") or daemon.poll() is not None)
+        wait_until(lambda: _answers(f"unix://{root}/docker.sock") or daemon.poll() is not None)
         assert daemon.poll() is None, (root / "log").read_text()[-2000:]
         names = [f"alyx-sandbox/{name}:latest" for name in IMAGES]
         saved = subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE)
@@ -363,10 +364,3 @@ def test_without_tls_it_takes_the_operator_s_word(remote: Settings, url: str) ->
 def _answers(host: str) -> bool:
     asked = ["docker", "--host", host, "version"]
     return subprocess.run(asked, capture_output=True, check=False).returncode == 0
-
-
-def _wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

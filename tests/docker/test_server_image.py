@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from sandbox.reaper import LABEL_STORE
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,10 +103,7 @@ def server(
         *(word for item in settings.items() for word in ("-e", "=".join(item))), IMAGE,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while _health(name) != "healthy":
-            assert time.monotonic() < deadline, docker("logs", name)
-            time.sleep(0.2)
+        wait_until(lambda: _health(name) == "healthy", message=lambda: docker("logs", name))
         yield name
     finally:
         identity = subprocess.run(

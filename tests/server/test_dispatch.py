@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from sandbox.executions.model import Call, Execution
 from sandbox.executions.store import ExecutionStore, open_store
 from sandbox.models import AuthContext, FileUpload
 from sandbox.server.dispatch import Dispatcher
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,13 +133,6 @@ def outcome(dispatcher: Dispatcher, id: str) -> Execution:
     *_, last = dispatcher.follow(id)
     assert isinstance(last, Execution)
     return last
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def begun(dispatcher: Dispatcher, id: str) -> None:
@@ -356,7 +349,7 @@ def test_a_server_that_comes_back_from_the_dead_changes_nothing(
     assert lost is not None
     assert store.queue.recover({one._store.server.id}) == 1
     assert one.cancel(one_id)
-    until(lambda: one.running == 0)
+    wait_until(lambda: one.running == 0)
     recorded = other.get(one_id)
     assert recorded is not None
     assert recorded.message == "the server that ran it ended before it did"

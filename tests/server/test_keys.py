@@ -23,6 +23,7 @@ from sandbox.server.credentials import RefusedError
 from sandbox.server.keyring import KeyVerifier
 from sandbox.server.keys import KeyStore, parse_key
 from sandbox.server_settings import CallerLimits
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,14 +78,6 @@ def refused(verifier: KeyVerifier, credential: str) -> str:
     return str(error.value)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what becomes true by itself."""
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def is_let_in(verifier: KeyVerifier, credential: str) -> bool:
     try:
         verify(verifier, credential)
@@ -136,9 +129,9 @@ def test_a_key_that_was_made_or_revoked_while_the_server_runs_is_known_soon(
     # By another process, as far as the server can see.
     other = open_database(f"sqlite:///{tmp_path}/store/executions.db")
     key, second = KeyStore(other).create("second")
-    until(lambda: is_let_in(verifier, second))
+    wait_until(lambda: is_let_in(verifier, second), seconds=SOON)
     assert KeyStore(other).revoke(key.id)
-    until(lambda: not is_let_in(verifier, second))
+    wait_until(lambda: not is_let_in(verifier, second), seconds=SOON)
     assert is_let_in(verifier, first)
     other.dispose()
 
@@ -187,7 +180,7 @@ def test_when_a_key_was_used_is_written_down_once_in_a_while(
     assert store.list()[0].last_used_at is None
     clock.now = NOW + 60
     verify(verifier, text)
-    until(lambda: store.list()[0].last_used_at == NOW + 60)
+    wait_until(lambda: store.list()[0].last_used_at == NOW + 60, seconds=SOON)
     clock.now = NOW + 70
     verify(verifier, text)
     verifier.close()
@@ -210,7 +203,7 @@ def test_nobody_is_let_in_while_the_keys_cannot_be_read(
             return True
         return False
 
-    until(fails)
+    wait_until(fails, seconds=SOON)
     with database.begin() as connection:
         connection.execute(sa.text("ALTER TABLE gone RENAME TO api_keys"))
     assert is_let_in(verifier, text)
@@ -299,7 +292,7 @@ def test_the_command_makes_a_key_shows_it_once_lists_and_revokes_it(
         assert made["id"] in listing
         assert secret not in listing
     assert json.loads(run("revoke", made["id"], "--json")) == {"revoked": made["id"]}
-    until(lambda: not is_let_in(verifier, made["key"]))
+    wait_until(lambda: not is_let_in(verifier, made["key"]), seconds=SOON)
     verifier.close()
     assert "revoked" in run("list")
     run("revoke", made["id"], code=2)

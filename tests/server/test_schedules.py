@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from sandbox.server.schedule_runs import ON_TIME, Planned, Runs
 from sandbox.server.schedules import Schedules
 from sandbox.server_settings import ScheduleSettings
 from tests.postgresql import PostgreSQL, postgresql
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -376,13 +376,6 @@ def schedules(tmp_path: Path) -> Iterator[Schedules]:
     engine.dispose()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
-
-
 def often(name: str = "often", **more: Any) -> Schedule:
     return schedule("1s", "interval", name, config={"overlap": "allow"}, **more)
 
@@ -390,7 +383,7 @@ def often(name: str = "often", **more: Any) -> Schedule:
 def test_the_timer_runs_what_is_due(schedules: Schedules, queue: Queue) -> None:
     schedules.register("f", (often(), schedule("@yearly", name="seldom")))
     schedules.start(queue.submit, queue.executions.get)
-    until(lambda: len(queue.calls) >= 3)
+    wait_until(lambda: len(queue.calls) >= 3)
     assert {call.caller for call in queue.calls} == {"schedule:often"}
     assert len(set(queue.ticks)) == len(queue.ticks)
 
@@ -413,7 +406,7 @@ def test_what_fails_is_tried_again(
 
     schedules.register("f", (often(),))
     schedules.start(submit, queue.executions.get)
-    until(lambda: len(queue.calls) >= 2)
+    wait_until(lambda: len(queue.calls) >= 2)
     assert len(failures) == 3
 
 
@@ -424,14 +417,14 @@ def test_a_reload_changes_adds_and_removes_and_leaves_the_others(
     schedules.register("f", (stays, often("goes"), often("changes", input={"a": 1})))
     schedules.register("g", (often("of g"),))
     schedules.start(queue.submit, queue.executions.get)
-    until(lambda: {"goes", "changes", "of g"} <= names_of(queue))
+    wait_until(lambda: {"goes", "changes", "of g"} <= names_of(queue))
     (before,) = [item for item in schedules.due() if item[1] == "stays"]
     schedules.register("f", (stays, often("changes", input={"a": 2}), often("new")))
     schedules.unregister("g")
-    until(lambda: "new" in names_of(queue))
+    wait_until(lambda: "new" in names_of(queue))
     # What was on its way when it was removed has come by now; then only these come.
     queue.calls.clear()
-    until(lambda: len(queue.calls) >= 4)
+    wait_until(lambda: len(queue.calls) >= 4)
     assert names_of(queue) == {"changes", "new"}
     assert {call.input["a"] for call in queue.calls if "a" in call.input} == {2}
     assert before in schedules.due()

@@ -28,24 +28,32 @@ class Active:
 
 
 class ActiveExecutions:
-    """All of them, by id. Safe to use from many threads."""
+    """Those of one dispatcher. Safe to use from many threads.
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._active: dict[str, Active] = {}
+    What still runs at the dispatcher `before`, which this one replaces, is counted and found too;
+    that one waits for them.
+    """
+
+    def __init__(self, before: ActiveExecutions | None = None) -> None:
+        self._changed: threading.Condition = (
+            threading.Condition() if before is None else before._changed
+        )
+        # By id, of all dispatchers in a row of replacements.
+        self._all: dict[str, Active] = {} if before is None else before._all
+        self._own: dict[str, Active] = {}
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._active)
+        return len(self._all)
 
     def get(self, id: str) -> Active | None:  # noqa: A002 - the field's name
         """The one of that id, if it runs."""
-        return self._active.get(id)
+        return self._all.get(id)
 
-    def all(self) -> list[Active]:
-        """Those that run now."""
+    def own(self) -> list[Active]:
+        """Those of this dispatcher that run now."""
         with self._changed:
-            return list(self._active.values())
+            return list(self._own.values())
 
     def check_open(self) -> None:
         """Raise OverloadedError if nothing may begin any more."""
@@ -62,14 +70,14 @@ class ActiveExecutions:
         id = active.execution.id  # noqa: A001 - the field's name
         with self._changed:
             self.check_open()
-            if id in self._active:
+            if id in self._all:
                 raise InvalidRequestError("an execution of that id is running")
-            self._active[id] = active
+            self._all[id] = self._own[id] = active
 
     def leave(self, active: Active) -> None:
         """It runs no more. How it ended is to be on record by now: who follows it looks there."""
         with self._changed:
-            del self._active[active.execution.id]
+            del self._all[active.execution.id], self._own[active.execution.id]
             self._changed.notify_all()
         active.log.close()
 
@@ -79,7 +87,7 @@ class ActiveExecutions:
             self._closed = True
 
     def wait(self, seconds: float) -> list[Active]:
-        """Wait until none runs, at most that long; those that still do."""
+        """Wait until none of its own runs, at most that long; those that still do."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._active, seconds)
-            return list(self._active.values())
+            self._changed.wait_for(lambda: not self._own, seconds)
+            return list(self._own.values())

@@ -45,7 +45,8 @@ class Dispatcher:
     """Invokes functions and keeps the record. Safe to use from many threads.
 
     `start` begins with the queue; `drain` ends everything, the store too. Invocations that
-    somebody waits for work without `start`.
+    somebody waits for work without `start`. What still runs at the one `before`, which this one
+    replaces, is counted, found and cancelled here too; that one waits for it.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Dispatcher:
         *,
         store: ExecutionStore,
         observers: Sequence[Observer] = (),
+        before: Dispatcher | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._store = store
@@ -62,7 +64,7 @@ class Dispatcher:
         self._log_bytes = max(MOST_BYTES, self._log_tail)
         self._largest = settings.limits.request
         self._observers = Observers(observers)
-        self._active = ActiveExecutions()
+        self._active: ActiveExecutions = ActiveExecutions(before._active if before else None)
         self._attempts = Attempts(
             store,
             self._active,
@@ -249,8 +251,8 @@ class Dispatcher:
         return None if active is None else active.log
 
     def cancel_all(self) -> None:
-        """End everything that runs here."""
-        for active in self._active.all():
+        """End everything that this one runs."""
+        for active in self._active.own():
             active.cancellation.cancel()
 
     def pause(self) -> None:

@@ -98,7 +98,13 @@ class Service:
                 )
             )
             observers: list[Observer] = [metrics, ExecutionLog(), *([tracing] if tracing else [])]
-            dispatcher = Dispatcher(sandbox, settings, store=store, observers=observers)
+            dispatcher = Dispatcher(
+                sandbox,
+                settings,
+                store=store,
+                observers=observers,
+                before=None if before is None else before.dispatcher,
+            )
             most = settings.concurrency + settings.queue.length
             service = cls(
                 settings=settings,

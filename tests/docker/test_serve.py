@@ -198,6 +198,7 @@ def test_sighup_reads_settings_and_secrets_again_and_keeps_what_runs(
     (project / "secrets.yaml").write_text("KEY: second secret\n")
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: secret() == "second secret")
+    assert server.client.get("/api/functions/stats").json()["running"] == 1
     assert asking.wait().json()["output"] == "slept"
     counted = server.client.get("/metrics").text
     assert (

@@ -110,10 +110,16 @@ def start(
 ) -> Iterator[Callable[..., Dispatcher]]:
     dispatchers: list[Dispatcher] = []
 
-    def start_one(*, run: bool = True) -> Dispatcher:
+    def start_one(*, run: bool = True, before: Dispatcher | None = None) -> Dispatcher:
         settings = Settings.model_validate({"store": tmp_path / "store"})
         store = open_store(settings)
-        dispatcher = Dispatcher(functions, settings, store=store, observers=[notes])  # type: ignore[arg-type]
+        dispatcher = Dispatcher(
+            functions,  # type: ignore[arg-type]
+            settings,
+            store=store,
+            observers=[notes],
+            before=before,
+        )
         dispatchers.append(dispatcher)
         if run:
             dispatcher.start()
@@ -278,6 +284,25 @@ def test_another_server_on_the_database_can_cancel(start: Callable[..., Dispatch
     begun(one, one_id)
     assert other.cancel(one_id)
     assert outcome(other, one_id).status == "cancelled"
+
+
+def test_what_still_runs_at_the_one_before_is_seen_and_cancelled_at_the_next(
+    start: Callable[..., Dispatcher],
+) -> None:
+    before = start()
+    old = before.submit(Call(function="endless", request_id="old")).id
+    begun(before, old)
+    after = start(before=before)
+    begun(after, old)
+    with pytest.raises(InvalidRequestError, match="of that id"):
+        after.invoke(Call(function="greet", request_id="old"))
+    assert (before.running, after.running) == (1, 1)
+    # Each waits for its own: this one has nothing to wait for, or to end.
+    after.drain(0)
+    assert before.running == 1
+    assert after.cancel(old)
+    assert outcome(before, old).status == "cancelled"
+    assert (before.running, after.running) == (0, 0)
 
 
 def test_an_id_serves_one_at_a_time(dispatcher: Dispatcher) -> None:

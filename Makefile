@@ -15,7 +15,7 @@ help: ## Say what the targets do
 demo: images ## Set everything up and invoke the examples
 	@scripts/demo
 
-test: venv-dev images test-tools ## Set everything up, check the code, run all tests
+test: venv-dev images image-server test-tools ## Set everything up, check the code, run all tests
 	@$(MAKE) --no-print-directory check
 	$(BIN)/pytest
 

@@ -123,7 +123,7 @@ try:
     invoke("hello")
     sleeping = threading.Thread(target=invoke, args=("sleeps",))
     sleeping.start()
-    while not ask("/api/functions/stats")["running"]:
+    while sleeping.is_alive() and not ask("/api/functions/stats")["running"]:
         time.sleep(0.05)
     seen["stop"] = unit("stop")
     sleeping.join()

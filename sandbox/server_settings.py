@@ -146,6 +146,10 @@ class ServerSettings(_Section):
     idempotency: Duration = Field(
         default=86400.0, description="For how long an `Idempotency-Key` is remembered."
     )
+    idempotency_bytes: Size = Field(
+        default=256 * MIB,
+        description="Size of the answers kept for them, in sum; the oldest are forgotten first.",
+    )
     drain: Duration = Field(
         default=30.0, description="At the end, how long executions under way may take to finish."
     )

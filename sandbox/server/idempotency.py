@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
+import threading
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -35,6 +36,8 @@ _FORM: Final = re.compile(r"[\x21-\x7e]{1,255}")
 REPLAYED: Final = "Idempotent-Replayed"
 # What is kept of an answer's headers.
 _KEPT: Final = ("content-type", "location")
+# All answers are counted when this part of what may be kept has been added.
+_COUNTED_AT: Final = 16
 # After its longest time, an execution that has left no answer has none: its server was killed.
 _SPARE: Final = 60.0
 
@@ -60,13 +63,21 @@ class Kept:
 
 
 class IdempotencyStore:
-    """Answers by caller, function and key, for `server.idempotency` seconds."""
+    """Answers by caller, function and key, for `server.idempotency` seconds.
+
+    They have at most `server.idempotency_bytes` in sum, and a little more for a while: the oldest
+    are forgotten then.
+    """
 
     def __init__(
         self, engine: sa.Engine, settings: Settings, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._engine = engine
         self._keep = settings.server.idempotency
+        self._most_bytes = settings.server.idempotency_bytes
+        # Bytes that were kept since all of them were counted; others may have been, before us.
+        self._uncounted = self._most_bytes
+        self._lock = threading.Lock()
         self._longest = settings.ceilings.timeout + _SPARE
         self._clock = clock
         create_tables(engine, _metadata)
@@ -134,17 +145,41 @@ class IdempotencyStore:
         return Response(row["body"], row["status"], headers=headers)
 
     def _keep_answer(self, name: str, answer: Response) -> None:
+        body = bytes(answer.body)
         values = {
             "status": answer.status_code,
             "headers": {kept: answer.headers[kept] for kept in _KEPT if kept in answer.headers},
-            "body": bytes(answer.body),
+            "body": body,
         }
         with using(self._engine), self._engine.begin() as connection:
             connection.execute(sa.update(_answers).where(_answers.c.key == name).values(**values))
+            if self._must_count(len(body)):
+                connection.execute(_beyond(self._most_bytes))
+
+    def _must_count(self, size: int) -> bool:
+        """Whether so much was kept by now that all is to be counted."""
+        with self._lock:
+            self._uncounted += size
+            if self._uncounted < self._most_bytes // _COUNTED_AT:
+                return False
+            self._uncounted = 0
+            return True
 
     def _release(self, name: str) -> None:
         with using(self._engine), self._engine.begin() as connection:
             connection.execute(sa.delete(_answers).where(_answers.c.key == name))
+
+
+def _beyond(most: int) -> sa.Delete:
+    """Forget the oldest answers, as many as are needed for the others to have `most` bytes."""
+    columns = _answers.c
+    newer = sa.func.sum(sa.func.length(columns.body)).over(
+        order_by=(columns.began_at.desc(), columns.key)
+    )
+    sizes = sa.select(columns.key, newer.label("size")).where(columns.status.is_not(None))
+    counted = sizes.subquery()
+    too_many = sa.select(counted.c.key).where(counted.c.size > most)
+    return sa.delete(_answers).where(columns.key.in_(too_many))
 
 
 def _fingerprint(call: Call, *, wait: bool) -> str:

@@ -310,6 +310,19 @@ def test_the_same_key_again_gets_the_same_answer_once(server: Served) -> None:
     assert submitted[0].headers["location"] == submitted[1].headers["location"]
 
 
+def test_answers_that_are_too_large_in_sum_are_forgotten_the_oldest_first(tmp_path: Path) -> None:
+    with served(tmp_path, kind=Functions, idempotency_bytes="8KB") as server:
+        write(server)
+
+        def replayed(key: str) -> bool:
+            headers = {"idempotency-key": key}
+            answer = invoke(server, "echo", json={"text": "x" * 3000}, headers=headers)
+            return "idempotent-replayed" in answer.headers
+
+        assert [replayed(key) for key in "abab"] == [False, False, True, True]  # the control
+        assert [replayed(key) for key in "cbca"] == [False, True, True, False]
+
+
 def test_what_the_platform_could_not_serve_may_be_sent_again(server: Served) -> None:
     key = {"idempotency-key": "one"}
     for _ in range(2):

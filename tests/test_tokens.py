@@ -25,22 +25,12 @@ from hypothesis import strategies as st
 
 from sandbox.errors import InvalidSettingsError
 from sandbox.tokens import InvalidTokenError, Tokens, load_key, verify
+from tests.clock import NOW, Clock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NOW = 1_800_000_000.0
 KEY = Ed25519PrivateKey.generate()
-
-
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

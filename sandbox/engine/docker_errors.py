@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 import docker.errors
@@ -24,6 +25,19 @@ def ignoring(*statuses: int) -> Iterator[None]:
     except docker.errors.APIError as error:
         if error.status_code not in statuses:
             raise
+
+
+def gone_after(remove: Callable[[], object]) -> bool:
+    """Whether what `remove` removes is gone: it was, is now, or stays because it is in use."""
+    try:
+        remove()
+    except docker.errors.NotFound:
+        return True
+    except docker.errors.APIError as error:
+        if error.status_code == HTTPStatus.CONFLICT:
+            return False
+        raise
+    return True
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import docker.errors
 
 from sandbox.engine.base import Image, ImageBuildError
+from sandbox.engine.docker_errors import gone_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,15 +94,7 @@ class DockerImages:
 
     def remove_image(self, name: str) -> bool:
         """Remove an image by name or id. Returns whether it is gone: one in use stays."""
-        try:
-            self._client.remove_image(name)
-        except docker.errors.ImageNotFound:
-            return True
-        except docker.errors.APIError as error:
-            if error.status_code == 409:
-                return False
-            raise
-        return True
+        return gone_after(lambda: self._client.remove_image(name))
 
 
 def _image(found: Mapping[str, Any], labels: Mapping[str, str] | None) -> Image:

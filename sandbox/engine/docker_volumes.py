@@ -10,6 +10,7 @@ import docker.errors
 from sandbox.engine.base import Volume
 from sandbox.engine.docker_config import fill_config
 from sandbox.engine.docker_container import remove_container
+from sandbox.engine.docker_errors import gone_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,15 +55,7 @@ class DockerVolumes:
 
     def remove(self, name: str) -> bool:
         """Remove a volume. Returns whether it is gone: one in use stays."""
-        try:
-            self._client.remove_volume(name)
-        except docker.errors.NotFound:
-            return True
-        except docker.errors.APIError as error:
-            if error.status_code == 409:
-                return False
-            raise
-        return True
+        return gone_after(lambda: self._client.remove_volume(name))
 
 
 def _volume(found: Mapping[str, Any]) -> Volume:

@@ -15,19 +15,10 @@ from starlette.routing import Route
 from sandbox.errors import InvalidRequestError
 from sandbox.server.introspection import introspect, jwks
 from sandbox.tokens import Tokens, load_key, verify
+from tests.clock import NOW, Clock
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-
-NOW = 1_800_000_000.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 from sandbox.server import jwks
 from sandbox.server.credentials import RefusedError
 from sandbox.server.jwks import MOST_BYTES, Ages, KeySet, KeySetError, parse_keys
+from tests.clock import Clock
 from tests.protocol.test_json_values import json_values
 
 if TYPE_CHECKING:
@@ -35,14 +36,6 @@ def key(name: str) -> dict:
 
 def document(*names: str) -> bytes:
     return json.dumps({"keys": [key(name) for name in names]}).encode()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Source:

@@ -23,6 +23,7 @@ from sandbox.server.credentials import RefusedError
 from sandbox.server.keyring import KeyVerifier
 from sandbox.server.keys import KeyStore, parse_key
 from sandbox.server_settings import CallerLimits
+from tests.clock import NOW, Clock
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -31,17 +32,8 @@ if TYPE_CHECKING:
 
     from sandbox.server.callers import Caller
 
-NOW = 1_800_000_000.0
 # Seconds within which a change has to be known; the promise is one, this machine is busy.
 SOON = 20.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from sandbox.server.schedule_record import ScheduleRecord
 from sandbox.server.schedule_runs import ON_TIME, Planned, Runs
 from sandbox.server.schedules import Schedules
 from sandbox.server_settings import ScheduleSettings
+from tests.clock import Clock
 from tests.postgresql import PostgreSQL, postgresql
 from tests.waiting import wait_until
 
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 
 HOUR = 3600.0
 NOON = datetime(2026, 5, 20, 12, tzinfo=UTC).timestamp()
-
-
-class Clock:
-    def __init__(self, now: float = NOON) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Queue:
@@ -116,7 +109,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engi
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOON)
 
 
 @pytest.fixture

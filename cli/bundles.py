@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import closing
 from dataclasses import asdict
@@ -14,7 +13,6 @@ from sandbox.bundle import KEPT, BundleStore
 from sandbox.delivery import delivery_of
 from sandbox.engine.docker import DockerEngine
 from sandbox.reaper import Owner, reap
-from sandbox.settings import default_store
 from sandbox.units import format_duration, format_size
 
 from .options import Common, common_options, duration
@@ -84,7 +82,7 @@ def prune(common: Common, older_than: float, everything: bool) -> None:
 
 
 def _store(common: Common) -> Path:
-    return common.settings().store or default_store(os.environ)
+    return common.settings().store_directory
 
 
 def _ago(seconds: float) -> str:

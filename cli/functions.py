@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from sandbox.policy import effective_policy
 from sandbox.pool.notes import ColdNotes
 from sandbox.problems import has_errors
 from sandbox.registry import Registry
-from sandbox.settings import default_store
 from sandbox.units import format_duration, format_size
 from sandbox.validation import source_digest, version
 from sandbox.validation import validate as find_problems
@@ -84,7 +82,7 @@ def show(common: Common, name: str) -> None:
     settings = common.settings()
     function = Registry(common.functions).get(name)
     digest = version(function, settings)
-    notes = ColdNotes(settings.store or default_store(os.environ))
+    notes = ColdNotes(settings.store_directory)
     source = source_digest(function, settings)
     cold_only = notes.reason(source) if source else None
     policy, refusal = None, None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +13,6 @@ import click
 from sandbox import images as library
 from sandbox.engine.docker import DockerEngine
 from sandbox.reaper import reap
-from sandbox.settings import default_store
 from sandbox.units import format_duration, format_size
 
 from .options import Common, common_options
@@ -104,7 +102,7 @@ def remove(common: Common) -> None:
     """Remove all images of this project, and containers that ended processes left behind."""
     settings = common.settings()
     with _engine(settings) as engine:
-        containers = reap(engine, settings.store or default_store(os.environ))
+        containers = reap(engine, settings.store_directory)
         removed = library.remove(engine)
     if common.json:
         print_json({"images": removed, "containers": containers})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,7 +13,6 @@ from sandbox.errors import SandboxError
 from sandbox.policy import choose_runtime_class
 from sandbox.reaper import orphans
 from sandbox.runtimes import RUNTIMES, Runtime
-from sandbox.settings import default_store
 from sandbox.units import MIB, format_size
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ def examine(engine: Engine, settings: Settings) -> Iterator[Check]:
         return
     yield _runtime_class(info, runtime_class)
     yield from check_versions(info, runtime_class)
-    store = settings.store or default_store(os.environ)
+    store = settings.store_directory
     yield from _disks(info, store)
     yield from _images(engine, settings)
     yield _orphans(engine, store)

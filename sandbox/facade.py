@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from sandbox.reaper import Owner, reap
 from sandbox.redaction import Redactor
 from sandbox.registry import Registry
 from sandbox.secrets import load_secrets, resolve_env, used_secrets
-from sandbox.settings import Settings, default_store
+from sandbox.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +73,7 @@ class Sandbox:
         self._registry = Registry(Path(functions), registrar=registrar)
         self._owns_engine = engine is None
         self.engine: Engine = engine or DockerEngine(self.settings.engine)
-        self._store = self.settings.store or default_store(os.environ)
+        self._store = self.settings.store_directory
         bundles = self._bundles = BundleStore(self._store)
         self._owner = Owner(self._store)
         self._delivery = delivery_of(

@@ -6,6 +6,7 @@ Nothing is read at import. A manifest asks; these settings decide (see `sandbox.
 from __future__ import annotations
 
 import json
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
@@ -337,6 +338,11 @@ class Settings(_Settings):
     images: ImageSettings = ImageSettings()
     network: NetworkSettings = NetworkSettings()
     server: ServerSettings = ServerSettings()
+
+    @property
+    def store_directory(self) -> Path:
+        """Where bundles and builds are kept: `store`, or else the default."""
+        return self.store or default_store(os.environ)
 
     def with_server(self, values: Mapping[str, object]) -> Settings:
         """The same, with other values in the section `server`.

@@ -17,7 +17,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from sandbox.errors import DatabaseUnavailableError, InvalidSettingsError
-from sandbox.settings import default_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +39,7 @@ def database_url(settings: Settings) -> str | sa.URL:
     """The URL of the database that the settings name; else of a SQLite file in the store."""
     if settings.server.executions.database is not None:
         return settings.server.executions.database
-    store = (settings.store or default_store(os.environ)).absolute()
+    store = settings.store_directory.absolute()
     return sa.URL.create("sqlite", database=str(store / "executions.db"))
 
 

@@ -6,7 +6,6 @@ others stand in the queue, and every step of theirs is on record before the next
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +18,6 @@ from sandbox.executions.queue import Queue
 from sandbox.executions.servers import Server
 from sandbox.executions.tables import EXECUTIONS, METADATA
 from sandbox.executions.writer import Writer
-from sandbox.settings import default_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +39,7 @@ def open_store(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     engine = open_database(database_url(settings))
     try:
         create_tables(engine, METADATA)
-        server = Server(engine, settings.store or default_store(os.environ))
+        server = Server(engine, settings.store_directory)
     except BaseException:
         engine.dispose()
         raise

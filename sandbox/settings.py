@@ -350,13 +350,15 @@ class Settings(_Settings):
         Raises:
             InvalidSettingsError: they do not go with the others.
         """
-        # Sections as they are: a number of bytes would be read again as one of MiB.
+        # Nothing else is read again: a number of bytes would be taken for one of MiB.
+        beside = {name: getattr(self.server, name) for name in ("host", "authentication")}
         try:
-            server = ServerSettings.model_validate(dict(self.server) | dict(values))
+            read = ServerSettings.model_validate(beside | dict(values))
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise InvalidSettingsError(f"server: {reason}") from None
-        return self.model_copy(update={"server": server})
+        update = {name: getattr(read, name) for name in values}
+        return self.model_copy(update={"server": self.server.model_copy(update=update)})
 
     @field_validator("alyx_url")
     @classmethod

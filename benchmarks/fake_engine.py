@@ -68,17 +68,27 @@ class FakeContainer:
         if end:
             self._end(0)
 
+    @property
+    def sending(self) -> bool:
+        """Never: it takes everything at once."""
+        return False
+
+    @property
+    def received(self) -> bool:
+        """Whether it has said something, or has ended."""
+        return bool(self._said) or self._exit_code is not None
+
     def fileno(self) -> int:
         """The event's descriptor."""
         return self._event
 
     def receive(self, deadline: float) -> Chunk | None:
         """The next chunk, or None once it has ended. Raises TimeoutError."""
-        if not self._said and self._exit_code is None:
+        if not self.received:
             poll = select.poll()
             poll.register(self._event, select.POLLIN)
             poll.poll(max(deadline - time.monotonic(), 0.0) * 1000)
-            if not self._said and self._exit_code is None:
+            if not self.received:
                 raise TimeoutError
         if not self._said:
             return None

@@ -19,6 +19,7 @@ from sandbox.models import FunctionError, FunctionResponse
 from sandbox.pool.pool import CancelledError, LateError
 from sandbox.protocol.request import add_token, encode_request
 from sandbox.redaction import Redactor
+from sandbox.waits import BLOCKING, LIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sandbox.models import FunctionRequest, LogEntry
     from sandbox.pool.pool import Pool
     from sandbox.settings import Settings
+    from sandbox.waits import Steps
 
 
 # Seeded by the kernel once: ids are no secrets, and have only to differ.
@@ -80,7 +82,7 @@ class Executor:
         self._launcher = launcher
         self._tokens = tokens or NoTokens()
 
-    def invoke(  # noqa: PLR0913
+    def steps(  # noqa: PLR0913
         self,
         function: Function,
         request: FunctionRequest,
@@ -89,17 +91,19 @@ class Executor:
         on_log: Callable[[LogEntry], None] | None = None,
         cancellation: Cancellation | None = None,
         redactor: Redactor = Redactor.none,
-    ) -> FunctionResponse:
+    ) -> Steps[FunctionResponse]:
         """Run `function` once.
 
         `timeout` (seconds) replaces the function's own, up to the operator's ceiling. `on_log`
-        is called with each log entry as it comes, from this thread; `redactor` takes secrets out
-        of logs and errors.
+        is called with each log entry as it comes, by whoever takes the steps; `redactor` takes
+        secrets out of logs and errors.
 
         Raises:
             SandboxError: the platform could not serve; see `sandbox.errors`.
         """
         payload = encode_request(request, max_bytes=self._settings.limits.request)
+        if len(payload) > LIGHT or not self._deployer.is_deployed(function):
+            yield BLOCKING
         try:
             deployment = self._deployer.deploy(function)
         except BuildFailedError as failure:
@@ -116,14 +120,14 @@ class Executor:
                 cancellation=cancellation or Cancellation(),
                 redactor=redactor.with_token(token),
             )
-            return self._run(invocation, add_token(payload, token))
+            return (yield from self._run(invocation, add_token(payload, token)))
         finally:
             # Before anybody has the response, and however it ended.
             self._tokens.revoke(token)
 
-    def _run(self, invocation: Invocation, payload: bytes) -> FunctionResponse:
+    def _run(self, invocation: Invocation, payload: bytes) -> Steps[FunctionResponse]:
         try:
-            instance = self._pool.acquire(
+            instance = yield from self._pool.acquire(
                 invocation.deployment,
                 deadline=invocation.deadline,
                 cancellation=invocation.cancellation,
@@ -134,7 +138,7 @@ class Executor:
             invocation.granted(late.granted_at)
             return invocation.late()
         invocation.granted(instance.granted_at)
-        return self._serve(invocation, instance, payload)
+        return (yield from self._serve(invocation, instance, payload))
 
     def _time_limit(self, deployment: Deployment, asked: float | None) -> float:
         if asked is None:
@@ -143,7 +147,7 @@ class Executor:
 
     def _serve(
         self, invocation: Invocation, instance: Instance, payload: bytes
-    ) -> FunctionResponse:
+    ) -> Steps[FunctionResponse]:
         reusable = gently = False
         last = instance.asked + 1 >= instance.deployment.reuse
 
@@ -152,21 +156,26 @@ class Executor:
 
         invocation.cancellation.on_cancel(kill)
         try:
-            stopped = invocation.converse(instance, payload, last=last)
+            stopped = yield from invocation.converse(instance, payload, last=last)
             if stopped is None:
-                response = invocation.answered(instance)
+                response = yield from invocation.answered(instance)
                 gently = True
                 reusable = not last and invocation.went_well
             else:
                 killing = self._launcher.kill(instance)
+                yield BLOCKING
                 invocation.drain(instance)
                 instance.container.close()
                 killing.result()
                 self._launcher.remove(instance)
                 response = invocation.killed(instance, stopped)
-        except BaseException:
+        except BaseException as error:
             # Ours failed, or Ctrl-C: the container goes before anything else happens.
-            self._launcher.remove(instance)
+            try:
+                if not isinstance(error, GeneratorExit):
+                    yield BLOCKING
+            finally:
+                self._launcher.remove(instance)
             raise
         finally:
             invocation.cancellation.forget(kill)

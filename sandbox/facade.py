@@ -27,6 +27,7 @@ from sandbox.redaction import Redactor
 from sandbox.registry import Registry
 from sandbox.secrets import load_secrets, resolve_env, used_secrets
 from sandbox.settings import Settings
+from sandbox.waits import carry_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sandbox.models import FunctionResponse, LogEntry
     from sandbox.problems import Problem
     from sandbox.registry import Registrar
+    from sandbox.waits import Steps
 
 
 class Sandbox:
@@ -249,6 +251,32 @@ class Sandbox:
 
         `sandbox.discovery.function_from_path` makes one of a file.
         """
+        return carry_out(
+            self.steps(
+                function,
+                input,
+                auth=auth,
+                files=files,
+                timeout=timeout,
+                request_id=request_id,
+                on_log=on_log,
+                cancellation=cancellation,
+            )
+        )
+
+    def steps(  # noqa: PLR0913
+        self,
+        function: Function,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
+        *,
+        auth: AuthContext | Mapping[str, Any] | None = None,
+        files: Sequence[FileUpload] = (),
+        timeout: float | None = None,
+        request_id: str | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Steps[FunctionResponse]:
+        """The same as `run`, for hosts other than a thread; see `sandbox.waits`."""
         if input is not None and not isinstance(input, Mapping):
             raise InvalidRequestError(f"the input is no object but a {type(input).__name__}")
         document = dict(input or {})
@@ -264,7 +292,7 @@ class Sandbox:
                 alyx_url=self._alyx_url,
             ),
         )
-        response = self._executor.invoke(
+        response = yield from self._executor.steps(
             function,
             request,
             timeout=timeout,

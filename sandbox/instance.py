@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sandbox.deploy import Deployment
-    from sandbox.engine.base import Container
+    from sandbox.engine.base import Chunk, Container
     from sandbox.gateway.gateway import Gateway
     from sandbox.models import LogEntry
     from sandbox.protocol.response import Collector
@@ -128,13 +128,20 @@ class Instance:
         self.container.send(payload, end=last)
 
     def listen(self, deadline: float) -> Sequence[LogEntry]:
-        """Wait for something and take it; returns the log entries that it completes.
+        """Wait for something and `hear` it.
 
         Raises:
             TimeoutError: nothing came until `deadline`, in the time of `time.monotonic`.
             LimitExceeded: it wrote more than it may; it is to be killed.
         """
-        chunk = self.container.receive(deadline)
+        return self.hear(self.container.receive(deadline))
+
+    def hear(self, chunk: Chunk | None) -> Sequence[LogEntry]:
+        """Take what its container has said, None at the end; the log entries that it completes.
+
+        Raises:
+            LimitExceeded: it wrote more than it may; it is to be killed.
+        """
         if chunk is None:
             self.ended = True
             return ()

@@ -22,6 +22,7 @@ from sandbox.outcome import (
 )
 from sandbox.protocol.logs import LimitExceeded
 from sandbox.touched import limits_touched
+from sandbox.waits import BLOCKING, LIGHT, Receive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     from sandbox.protocol.response import Parsed
     from sandbox.redaction import Redactor
     from sandbox.settings import Settings
+    from sandbox.waits import Steps
 
 # After a kill, how long to wait for the stream to end, for the last of the logs.
 _DRAIN_SECONDS: Final = 1.0
+# What a chunk or an entry counts for at least, in bytes.
+_SHORT: Final = 256
 # After a handler's answer, how long to wait for what it printed before.
 _LINGER_SECONDS: Final = 0.1
 
@@ -79,7 +83,9 @@ class Invocation:
         """Its turn came `at` that time of `time.monotonic`; from then on it is served."""
         self._served_at = at
 
-    def converse(self, instance: Instance, payload: bytes, *, last: bool) -> FunctionError | None:
+    def converse(
+        self, instance: Instance, payload: bytes, *, last: bool
+    ) -> Steps[FunctionError | None]:
         """Ask, and listen until the function has answered or ended.
 
         Returns what it is to be killed for, or None.
@@ -87,15 +93,19 @@ class Invocation:
         if instance.failure is not None:
             return instance.failure
         self._cold = not instance.ready
+        if len(instance.collector.entries) * _SHORT > LIGHT:
+            yield BLOCKING
         self._tell(instance.collector.entries)
         instance.ask(payload, self._request.request_id, last=last)
+        if instance.container.sending:  # it takes its input while it writes: both are done at once
+            yield BLOCKING
         if not self._cold:
             self._ready_at = self._served_at
         elif self.deployment.function.interface == "stdio":
             # What a script does first cannot be told from what it does then.
             self._ready_at = time.monotonic()
         try:
-            self._listen(instance)
+            yield from self._listen(instance)
         except TimeoutError:
             return self._out_of_time(instance)
         except LimitExceeded as exceeded:
@@ -104,23 +114,28 @@ class Invocation:
             self._answered_at = time.monotonic()
         return None
 
-    def _listen(self, instance: Instance) -> None:
+    def _listen(self, instance: Instance) -> Steps[None]:
         deadline = self.deadline
+        heard, light = 0, True
         while not instance.ended and not instance.collector.settled:
             if self._ready_at is None and instance.ready:
                 self._ready_at = time.monotonic()
             if instance.collector.complete:
                 deadline = min(deadline, time.monotonic() + _LINGER_SECONDS)
             booting = self._ready_at is None
+            until = min(deadline, instance.boot_deadline) if booting else deadline
             try:
-                entries = instance.listen(
-                    min(deadline, instance.boot_deadline) if booting else deadline
-                )
+                chunk = yield Receive(instance.container, until)
             except TimeoutError:
                 if instance.collector.complete:
                     return  # what it printed before may be lost: it has closed its stderr
                 raise
-            self._tell(entries)
+            # However short, each is work.
+            heard += 0 if chunk is None else max(len(chunk.data), _SHORT)
+            if light and heard > LIGHT:
+                light = False
+                yield BLOCKING
+            self._tell(instance.hear(chunk))
 
     def _tell(self, entries: Sequence[LogEntry]) -> None:
         """Hand log entries on as they come, in the order that the response has them in."""
@@ -163,7 +178,7 @@ class Invocation:
             except LimitExceeded:
                 continue
 
-    def answered(self, instance: Instance) -> FunctionResponse:
+    def answered(self, instance: Instance) -> Steps[FunctionResponse]:
         """The response of a function that answered or ended by itself."""
         collector = instance.collector
         parsed = collector.finish()
@@ -179,6 +194,7 @@ class Invocation:
             death = death_from(report)
         else:
             # Init was killed too, or is not there: the engine knows how it ended.
+            yield BLOCKING
             ended = instance.container.wait(self._engine_timeout)
             death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
         error = death_error(

@@ -164,6 +164,14 @@ class Container(Protocol):
     def send(self, data: bytes, *, end: bool = False) -> None:
         """Queue bytes for stdin, and with `end` its end of file; `receive` delivers them."""
 
+    @property
+    def sending(self) -> bool:
+        """Whether there are bytes that the container has not taken yet, and `receive` delivers."""
+
+    @property
+    def received(self) -> bool:
+        """Whether `receive` has something at once, whatever can be polled."""
+
     def fileno(self) -> int:
         """A descriptor that can be polled: it becomes readable when `receive` has something."""
 

@@ -59,28 +59,41 @@ class DockerContainer:
         self._end_pending = self._end_pending or end
         self._flush()
 
+    @property
+    def sending(self) -> bool:
+        """Whether the stream has not taken yet all that was sent."""
+        return bool(self._outgoing) or self._end_pending
+
+    @property
+    def received(self) -> bool:
+        """Whether `receive` need not look at the stream."""
+        return bool(self._received) or self._ended
+
     def fileno(self) -> int:
         """The descriptor of the attached stream."""
         return self._socket.fileno()
 
     def receive(self, deadline: float) -> Chunk | None:
         """The next bytes, or None at the end; delivers what `send` queued. Raises TimeoutError."""
-        while not self._received:
-            if self._ended:
-                return None
+        while not self.received:
             remaining = max(deadline - time.monotonic(), 0.0)
-            poll = select.poll()
-            wants_write = bool(self._outgoing) or self._end_pending
-            poll.register(self._socket, select.POLLIN | (select.POLLOUT if wants_write else 0))
-            happened = poll.poll(remaining * 1000)
-            if not happened and not remaining:
+            self._exchange(remaining)
+            if not self.received and not remaining:
                 raise TimeoutError
-            for _, events in happened:
-                if events & select.POLLOUT:
-                    self._flush()
-                if events & ~select.POLLOUT:
-                    self._read()
-        return self._received.popleft()
+        return self._received.popleft() if self._received else None
+
+    def _exchange(self, seconds: float) -> None:
+        """Read what is there, and write what `send` queued; wait that long for something to do."""
+        if not seconds and not self.sending:
+            self._read()
+            return
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN | (select.POLLOUT if self.sending else 0))
+        for _, events in poll.poll(seconds * 1000):
+            if events & select.POLLOUT:
+                self._flush()
+            if events & ~select.POLLOUT:
+                self._read()
 
     def _flush(self) -> None:
         try:

@@ -20,6 +20,7 @@ from sandbox.pool.admission import Queue, QueueLimits, Rejected, admit
 from sandbox.pool.keeper import Keeper
 from sandbox.pool.plan import Budget, Load, Start, State, load, plan
 from sandbox.pool.shelf import Shelf, Waiter, smoothed
+from sandbox.waits import Woken
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sandbox.launcher import Launcher
     from sandbox.pool.notes import ColdNotes
     from sandbox.settings import Settings
+    from sandbox.waits import Steps
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ class Pool:
 
     def acquire(
         self, deployment: Deployment, *, deadline: float, cancellation: Cancellation
-    ) -> Instance:
+    ) -> Steps[Instance]:
         """An instance of `deployment`, which is the caller's until `release`; it may still boot.
 
         `deadline` is in the time of `time.monotonic`.
@@ -123,7 +125,7 @@ class Pool:
         wake = waiter.woken.set
         cancellation.on_cancel(wake)
         try:
-            waiter.woken.wait(max(deadline - time.monotonic(), 0.0))
+            yield Woken(waiter.woken, deadline)
         except BaseException:  # Ctrl-C: what was made for it is nobody's now
             self._leave(shelf, waiter)
             if waiter.instance is not None:

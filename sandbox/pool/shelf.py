@@ -5,13 +5,13 @@ Only data, and what follows from it; `sandbox.pool.pool` holds the lock.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sandbox.pool.arrivals import Arrivals
 from sandbox.pool.plan import Demand
+from sandbox.waits import Wake
 
 if TYPE_CHECKING:
     from sandbox.deploy import Deployment
@@ -35,7 +35,7 @@ class Waiter:
         self.granted_at = since
         self.instance: Instance | None = None
         self.error: Exception | None = None
-        self.woken = threading.Event()
+        self.woken = Wake()
 
     @property
     def served(self) -> bool:

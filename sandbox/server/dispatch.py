@@ -24,6 +24,7 @@ from sandbox.executor import new_request_id
 from sandbox.server.active import Active, ActiveExecutions
 from sandbox.server.attempts import Attempts
 from sandbox.server.observers import Observer, Observers
+from sandbox.waits import carry_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sandbox.facade import Sandbox
     from sandbox.models import FunctionResponse, LogEntry
     from sandbox.settings import Settings
+    from sandbox.waits import Steps
 
 __all__ = ["Dispatcher", "Observer"]
 
@@ -69,7 +71,7 @@ class Dispatcher:
             store,
             self._active,
             self._observers,
-            invoke=self._invoke,
+            invoke=lambda active: carry_out(self._steps(active)),
             log_bytes=self._log_bytes,
         )
         self._workers = Workers(store, run=self._attempts.run, cancel=self._cancel_active)
@@ -117,6 +119,16 @@ class Dispatcher:
         Raises:
             SandboxError: the platform could not serve; see `Sandbox.invoke`.
         """
+        return carry_out(self.steps(call, on_log=on_log, cancellation=cancellation))
+
+    def steps(
+        self,
+        call: Call,
+        *,
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Steps[FunctionResponse]:
+        """The same as `invoke`, for hosts other than a thread; see `sandbox.waits`."""
         self._sandbox.function(call.function)
         now = self._store.clock()
         execution = Execution(
@@ -140,7 +152,7 @@ class Dispatcher:
         self._store.record(execution)
         self._observers.started(execution, call)
         try:
-            response = self._invoke(active, on_log)
+            response = yield from self._steps(active, on_log)
         except BaseException as error:
             now, logs = self._store.clock(), active.log.entries()
             failed = with_error(execution, error, now=now, logs=logs, tail=self._log_tail)
@@ -275,9 +287,9 @@ class Dispatcher:
         self._workers.close(wait=not stuck)
         self._store.close()
 
-    def _invoke(
+    def _steps(
         self, active: Active, on_log: Callable[[LogEntry], None] | None = None
-    ) -> FunctionResponse:
+    ) -> Steps[FunctionResponse]:
         call = active.call
         hear = active.log.add
 
@@ -286,8 +298,8 @@ class Dispatcher:
             if on_log is not None:
                 on_log(entry)
 
-        return self._sandbox.invoke(
-            call.function,
+        return self._sandbox.steps(
+            self._sandbox.function(call.function),
             call.input,
             auth=call.auth,
             files=call.files,

@@ -17,6 +17,7 @@ from sandbox.executions.store import open_store
 from sandbox.registry import Registry
 from sandbox.server.app import create_app
 from sandbox.server.authentication import build_authenticator
+from sandbox.server.carrier import Carrier
 from sandbox.server.connection import bounded_protocol
 from sandbox.server.dispatch import Dispatcher
 from sandbox.server.idempotency import IdempotencyStore
@@ -30,6 +31,7 @@ from sandbox.server.state import Readiness
 from sandbox.server.threads import Threads
 from sandbox.server_settings import ServerSettings
 from sandbox.tokens import Tokens, load_key
+from sandbox.waits import BLOCKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from sandbox.server_settings import Scope
+    from sandbox.waits import Steps
 
 
 class PlainSandbox:
@@ -80,8 +83,11 @@ class PlainSandbox:
     def pool_states(self) -> Mapping[str, Mapping[str, object]]:
         return {}
 
+    def steps(self, function: Any, input: Any, **options: Any) -> Steps[FunctionResponse]:
+        yield BLOCKING
+        return self.invoke(function.name, input, **options)
+
     def invoke(self, name: str, input: Any, *, request_id: str, **options: Any) -> FunctionResponse:
-        self.function(name)
         self.invoked.append((name, input, options))
         answer = self.run(name, input, **options)
         if isinstance(answer, FunctionError):
@@ -178,7 +184,7 @@ def served(
         limiter=Limiter(settings.server.limits),
         idempotency=IdempotencyStore(store.engine, settings),
         tokens=Tokens(key=load_key(None)),
-        invoking=Threads("invoking", 16),
+        invoking=Carrier("invoking", 16),
         working=Threads("working", 16),
         following=Threads("following", 16),
         metrics=Metrics(),

@@ -25,11 +25,14 @@ from sandbox.executions.model import Call, Execution
 from sandbox.executions.store import ExecutionStore, open_store
 from sandbox.models import AuthContext, FileUpload
 from sandbox.server.dispatch import Dispatcher
+from sandbox.waits import BLOCKING
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from sandbox.waits import Steps
 
 Function = Any
 
@@ -46,11 +49,13 @@ class Functions:
     def function(self, name: str) -> Any:
         if name not in self.known:
             raise FunctionNotFoundError(f"there is no function {name}")
-        return SimpleNamespace(manifest=SimpleNamespace(retries=self.known[name][1]))
+        return SimpleNamespace(name=name, manifest=SimpleNamespace(retries=self.known[name][1]))
 
-    def invoke(self, name: str, input: Any, *, request_id: str, **options: Any) -> FunctionResponse:
-        self.function(name)
-        answer = self.known[name][0](input, **options)
+    def steps(
+        self, function: Any, input: Any, *, request_id: str, **options: Any
+    ) -> Steps[FunctionResponse]:
+        yield BLOCKING
+        answer = self.known[function.name][0](input, **options)
         if isinstance(answer, FunctionError):
             return FunctionResponse(request_id=request_id, success=False, error=answer)
         return FunctionResponse(request_id=request_id, success=True, output=answer)

@@ -98,7 +98,7 @@ async def _answer(request: Request | None, service: Service, call: Call, *, wait
     if not wait:
         return accepted(await service.working.run(service.dispatcher.submit, call))
     if request is None:
-        response = await service.invoking.run(service.dispatcher.invoke, call)
+        response = await service.invoking.carry(service.dispatcher.steps(call))
     else:
         response = await run(request, service, call)
     code = None if response.error is None else response.error.code
@@ -110,15 +110,11 @@ async def _answer(request: Request | None, service: Service, call: Call, *, wait
 async def run(request: Request, service: Service, call: Call) -> FunctionResponse:
     """Invoke while the client is there; without it, the function is killed."""
     cancellation = Cancellation()
-    running = asyncio.ensure_future(
-        service.invoking.run(service.dispatcher.invoke, call, cancellation=cancellation)
-    )
-    gone = asyncio.ensure_future(_until_gone(request))
+    gone = asyncio.ensure_future(_until_gone(request, cancellation))
     try:
-        await asyncio.wait((running, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            cancellation.cancel()
-        return await running
+        return await service.invoking.carry(
+            service.dispatcher.steps(call, cancellation=cancellation)
+        )
     except asyncio.CancelledError:
         cancellation.cancel()
         raise
@@ -215,6 +211,7 @@ def _flag(request: Request, name: str, *, default: bool) -> bool:
     return text == "true"
 
 
-async def _until_gone(request: Request) -> None:
+async def _until_gone(request: Request, cancellation: Cancellation) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    cancellation.cancel()

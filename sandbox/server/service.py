@@ -12,6 +12,7 @@ from sandbox.engine.docker import DockerEngine
 from sandbox.executions.store import open_store
 from sandbox.facade import Sandbox
 from sandbox.server.authentication import Authenticator, build_authenticator
+from sandbox.server.carrier import Carrier
 from sandbox.server.dispatch import Dispatcher
 from sandbox.server.idempotency import IdempotencyStore
 from sandbox.server.limits import Limiter
@@ -51,8 +52,8 @@ class Service:
     metrics: Metrics
     pending: Pending
     tracing: Tracing | None
-    # For invocations; for what else blocks: the database, the directory; for followers of logs.
-    invoking: Threads
+    invoking: Carrier
+    # For what blocks besides: the database, the directory; and for followers of logs.
     working: Threads
     following: Threads
     _resources: contextlib.ExitStack = field(repr=False)
@@ -120,7 +121,7 @@ class Service:
                 metrics=metrics,
                 pending=Pending(),
                 tracing=tracing,
-                invoking=Threads("invoking", most),
+                invoking=Carrier("invoking", most),
                 working=Threads("working", 16),
                 following=Threads("following", 64),
                 _resources=stack.pop_all(),

@@ -54,8 +54,8 @@ async def invocation_events(
         loop.call_soon_threadsafe(entries.put_nowait, entry)
 
     running = asyncio.ensure_future(
-        service.invoking.run(
-            service.dispatcher.invoke, call, on_log=on_log, cancellation=cancellation
+        service.invoking.carry(
+            service.dispatcher.steps(call, on_log=on_log, cancellation=cancellation)
         )
     )
     running.add_done_callback(lambda _: entries.put_nowait(None))

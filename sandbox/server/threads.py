@@ -20,7 +20,7 @@ class Threads:
     """At most `most` threads. A call that would have to wait for one is refused."""
 
     def __init__(self, name: str, most: int) -> None:
-        self._executor = ThreadPoolExecutor(most, name)
+        self.executor = ThreadPoolExecutor(most, name)
         self._free = most
         self._lock = threading.Lock()
 
@@ -30,25 +30,37 @@ class Threads:
         Raises:
             OverloadedError: all threads are taken.
         """
-        with self._lock:
-            if not self._free:
-                raise OverloadedError("the server has no thread to spare", retry_after=1.0)
-            self._free -= 1
+        self.enter()
 
         def run() -> T:
             try:
                 return call(*args, **kwargs)
             finally:
-                with self._lock:
-                    self._free += 1
+                self.leave()
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+            return await asyncio.get_running_loop().run_in_executor(self.executor, run)
         except RuntimeError as error:
             if "shutdown" not in str(error):
                 raise
             raise OverloadedError("the server is stopping", retry_after=1.0) from None
 
+    def enter(self) -> None:
+        """Have one thread less to spare: it is kept for the caller, until `leave`.
+
+        Raises:
+            OverloadedError: all threads are taken.
+        """
+        with self._lock:
+            if not self._free:
+                raise OverloadedError("the server has no thread to spare", retry_after=1.0)
+            self._free -= 1
+
+    def leave(self) -> None:
+        """The caller needs its thread no more."""
+        with self._lock:
+            self._free += 1
+
     def close(self) -> None:
         """Take no more calls; does not wait for those under way."""
-        self._executor.shutdown(wait=False)
+        self.executor.shutdown(wait=False)

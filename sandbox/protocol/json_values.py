@@ -57,7 +57,7 @@ def loads(data: bytes) -> Any:
         raise JSONValueError(f"invalid UTF-8 at byte {error.start}") from None
     _check_brackets(data, MAX_DEPTH, MAX_CONTAINERS)
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise JSONValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except _RefusedNumberError as refused:
@@ -117,3 +117,7 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise _RefusedNumberError(text, f"the number {text[:32]} is out of range")
     return number
+
+
+# Made once: `json.loads` would make one each time.
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)

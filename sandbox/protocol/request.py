@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_token", "encode_request", "file_upload", "parse_auth", "parse_input"]
 
+# Made once: `json.dumps` would make one each time.
+_COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 # The end of a document without a token. `internal_token` is the last of its values.
 _NO_TOKEN: Final = b'"internal_token":""}}\n'
 
@@ -66,7 +68,7 @@ def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:
         "context": request.context.to_dict(),
     }
     try:
-        text = json.dumps(document, allow_nan=False, separators=(",", ":"))
+        text = _COMPACT.encode(document)
     except RecursionError:
         raise _too_deep() from None
     except (TypeError, ValueError) as error:

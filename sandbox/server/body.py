@@ -16,6 +16,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from sandbox.errors import InvalidRequestError
 from sandbox.protocol.input import parse_input
@@ -89,19 +90,19 @@ async def _chunks(request: Request, *, most: int, patience: float) -> AsyncGener
     told = request.headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told) > most:
         raise _too_large(most)
-    size, begin = 0, time.monotonic()
-    stream = request.stream()
-    while True:
+    size, begin, more = 0, time.monotonic(), True
+    while more:
         slowest = begin + patience + size / _SLOWEST - time.monotonic()
         try:
             async with asyncio.timeout(min(patience, slowest)):
-                chunk = await anext(stream, None)
+                message = await request.receive()
         except TimeoutError:
             raise HTTPException(
                 HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", _CLOSE
             ) from None
-        if chunk is None:
-            return
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > most:
             raise _too_large(most)

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,7 +31,8 @@ log = logging.getLogger(__name__)
 
 # After the time to drain, what was killed may take so long to be gone, in seconds.
 _GRACE = 20.0
-_SWITCH = 0.0005
+# New objects after which garbage is collected; a few invocations make the default's 700.
+_GARBAGE = 20_000
 # Settings that a reload does not change: the socket is bound, the application is built.
 _FIXED = ("host", "port", "cors")
 
@@ -103,9 +103,6 @@ class Life:
         )
         # A stream is an invocation like any other: it would end at once, and not when it is done.
         AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
-        # Threads wait this long for the interpreter while the loop has work: at the default, 5 ms,
-        # that is longer than an invocation takes.
-        sys.setswitchinterval(_SWITCH)
         host, port = listening.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         _Server(config, life=self, url=url).run(sockets=[listening])
@@ -117,6 +114,7 @@ class Life:
             self._companion = self._accompany(self.service)
         # What was made until now stays, and need not be looked at whenever garbage is collected.
         gc.freeze()
+        gc.set_threshold(_GARBAGE)
         self._announce(url)
         _notify("READY=1")
 

@@ -7,7 +7,6 @@ import io
 import logging
 import sys
 import threading
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import structlog
@@ -22,50 +21,62 @@ executions = structlog.get_logger(source="sandbox.executions")
 
 # Lines that may wait to be written; more are left out, and their number is written.
 _MOST_WAITING: Final = 10_000
+_GATHER_SECONDS: Final = 0.05
 
 
 class Behind(io.TextIOBase):
     """A text stream that a thread writes to `stream`: whoever logs never waits for it.
 
-    Least of all the loop: it would give up the interpreter for each line, and wait to get it back.
+    Least of all the loop, which would give up the interpreter for each line, and wait to get it
+    back. The thread is woken for the first line, and gathers those that come within a moment.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._waiting: SimpleQueue[str | None] = SimpleQueue()
+        self._changed = threading.Condition()
+        self._waiting: list[str] = []
         self._left_out = 0
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
         """Have it written soon."""
-        if self._waiting.qsize() < _MOST_WAITING:
-            self._waiting.put(text)
-        else:
-            self._left_out += 1
+        with self._changed:
+            if len(self._waiting) >= _MOST_WAITING:
+                self._left_out += 1
+            else:
+                self._waiting.append(text)
+                if len(self._waiting) == 1:
+                    self._changed.notify()
         return len(text)
 
     def close(self) -> None:
         """Write what waits, and end."""
         if not self.closed:
-            self._waiting.put(None)
+            self._closing.set()
+            with self._changed:
+                self._changed.notify()
             self._thread.join(timeout=5.0)
         super().close()
 
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            self._closing.wait(_GATHER_SECONDS)
+            self._write()
+        self._write()
+
     def _write(self) -> None:
-        while (text := self._waiting.get()) is not None:
-            parts = [text]
-            with contextlib.suppress(Empty):
-                while (text := self._waiting.get_nowait()) is not None:
-                    parts.append(text)
-            if self._left_out:
-                parts.append(f"{self._left_out} lines were left out here\n")
-                self._left_out = 0
-            with contextlib.suppress(OSError, ValueError):
-                self._stream.write("".join(parts))
-                self._stream.flush()
-            if text is None:
-                return
+        with self._changed:
+            lines, self._waiting = self._waiting, []
+            left_out, self._left_out = self._left_out, 0
+        if left_out:
+            lines.append(f"{left_out} lines were left out here\n")
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write("".join(lines))
+            self._stream.flush()
 
 
 def configure_logging() -> Behind:

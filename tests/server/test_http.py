@@ -121,6 +121,20 @@ def test_a_functions_failure_is_an_answer_the_platforms_word_of_it_has_a_status(
     assert killed.json()["success"] is False
 
 
+def test_what_is_wrong_with_functions_is_told_and_not_where_they_are(
+    server: Served, tmp_path: Path
+) -> None:
+    server.sandbox.write("wrong", "memroy: 1")
+    listed = server.client.get("/api/functions")
+    (problem,) = listed.json()["problems"]
+    assert (problem["file"], problem["line"]) == ("functions/wrong/function.yaml", 1)
+    refused = invoke(server, "wrong")
+    assert is_problem(refused, 422, "INVALID_MANIFEST")
+    assert "memroy" in refused.text
+    for answer in (listed, refused, server.client.get("/api/functions/wrong")):
+        assert str(tmp_path) not in answer.text
+
+
 def test_what_fails_on_our_side_is_a_problem_that_tells_nothing_of_where(
     server: Served, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -62,8 +62,13 @@ class Serve:
         self._listening.set()
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """End it, and with it its containers."""
+        try:
+            if self.process.poll() is None:
+                self.end()
+        finally:
+            self.process.kill()
+            self.process.wait()
         self._reader.join(60)
         assert self.process.stdout is not None
         self.process.stdout.close()

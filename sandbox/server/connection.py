@@ -75,13 +75,15 @@ def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsPro
         def data_received(self, data: bytes) -> None:
             for start in range(0, len(data), _SLICE):
                 part = data if len(data) <= _SLICE else data[start : start + _SLICE]
-                # What comes between requests, such as an empty line, begins none.
-                if self._timer is None and not self._in_message and self._idle():
-                    self._wait()
                 began_before = self._in_head
                 super().data_received(part)
                 if self.transport.is_closing():
                     return
+                # What comes between requests, such as an empty line, begins none. Most requests
+                # come whole, and have nothing to wait for.
+                between = not self._in_message and self._idle()
+                if self._timer is None and (self._in_head or between):
+                    self._wait()
                 if began_before and self._in_head:
                     self._raw += len(part)
                     if self._raw > LARGEST_HEAD:
@@ -91,7 +93,8 @@ def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsPro
         def on_message_begin(self) -> None:
             self._in_message = self._in_head = True
             self._size = self._raw = 0
-            self._wait()
+            if self._timer is not None:
+                self._wait()
             super().on_message_begin()
 
         def on_url(self, url: bytes) -> None:

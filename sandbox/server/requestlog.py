@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import sys
 import threading
@@ -22,6 +23,8 @@ executions = structlog.get_logger(source="sandbox.executions")
 # Lines that may wait to be written; more are left out, and their number is written.
 _MOST_WAITING: Final = 10_000
 _GATHER_SECONDS: Final = 0.05
+# Made once: `json.dumps` would make one for each line.
+_JSON: Final = json.JSONEncoder(default=repr)
 
 
 class Behind(io.TextIOBase):
@@ -89,7 +92,7 @@ def configure_logging() -> Behind:
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer()
         if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
+        else structlog.processors.JSONRenderer(lambda line, **_: _JSON.encode(line))
     )
     # Lines of requests do not go through `logging`, which takes five times as long for each.
     structlog.configure(

@@ -8,6 +8,7 @@ number, then the oldest go: they are counted, and the log says so once.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +48,7 @@ class Writer:
         self._owner = owner
         self._capacity = capacity
         self._upsert = _upsert(engine.dialect.name)
+        self._upsert_many = _upsert_many_sqlite() if engine.dialect.name == "sqlite" else None
         self._changed = threading.Condition()
         # By id, the oldest first. `_writing` is what the thread has in its hands.
         self._waiting: dict[str, Execution] = {}
@@ -144,8 +146,12 @@ class Writer:
     def _write(self, executions: Mapping[str, Execution]) -> Exception | None:
         """Write all at once; why the database could not be written."""
         try:
+            rows = [self._row(one) for one in executions.values()]
             with self._engine.begin() as connection:
-                connection.execute(self._upsert, [self._row(one) for one in executions.values()])
+                if self._upsert_many is None:
+                    connection.execute(self._upsert, rows)
+                else:
+                    connection.execute(self._upsert_many, {"rows": json.dumps(rows)})
         except _AWAY as error:
             return error
         except Exception:  # one of them is not to the database's taste: the others are written
@@ -183,7 +189,23 @@ class Writer:
 def _upsert(dialect: str) -> Any:
     """Insert a row, or replace the same execution's own, as long as that has not ended."""
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = insert(EXECUTIONS)
+    return _or_replace(insert(EXECUTIONS))
+
+
+def _upsert_many_sqlite() -> Any:
+    """The same for many rows, as JSON in `rows`.
+
+    In one statement, since the driver gives up the interpreter for each, and invocations take it.
+    """
+    row = sa.func.json_each(sa.bindparam("rows")).table_valued("value")
+    names = [column.name for column in EXECUTIONS.c]
+    values = [sa.func.json_extract(row.c.value, f"$.{name}") for name in names]
+    # Without a condition, ON CONFLICT would be read as that of a join.
+    source = sa.select(*values).where(sa.true())
+    return _or_replace(sqlite.insert(EXECUTIONS).from_select(names, source))
+
+
+def _or_replace(statement: Any) -> Any:
     new, old = statement.excluded, EXECUTIONS.c
     return statement.on_conflict_do_update(
         index_elements=[old.id],

@@ -114,7 +114,10 @@ def text_of(data: bytes, *, whole: bool = True) -> str:
 
     Where they are not `whole`, the beginning of a character at their end is left out.
     """
-    return codecs.getincrementaldecoder("utf-8")("backslashreplace").decode(data, final=whole)
+    try:
+        return data.decode()  # nearly always, and ten times as fast
+    except UnicodeDecodeError:
+        return codecs.getincrementaldecoder("utf-8")("backslashreplace").decode(data, final=whole)
 
 
 def entry_from(item: Any, now: str) -> LogEntry:

@@ -163,8 +163,9 @@ class Collector:
         self._log.check(self._stderr_lines.pending)
 
     def _add_lines(self, lines: Iterable[Line]) -> None:
+        now = self._now()  # they came together
         for line in lines:
-            self._log.add(line.entry(self._now()), line.size)
+            self._log.add(line.entry(now), line.size)
 
     def _feed_stdout(self, data: bytes) -> None:
         raise NotImplementedError

@@ -152,10 +152,16 @@ def test_a_section_for_tokens_that_cannot_be_used_is_an_error(
 
 
 def test_an_option_of_the_command_line_changes_no_other_setting() -> None:
-    given = {"port": 1, "limits": {"body": "3mb"}, "idempotency_bytes": "1kb"}
+    given = {
+        "port": 1,
+        "limits": {"body": "3mb"},
+        "executions": {"log_tail": "1kb"},
+        "idempotency_bytes": "2kb",
+    }
     settings = Settings.model_validate({"server": given})
     changed = settings.with_server({"port": 2}).server
     assert changed == settings.server.model_copy(update={"port": 2})
-    assert (changed.limits.body, changed.idempotency_bytes) == (3 * 2**20, 1024)
+    assert (changed.limits.body, changed.executions.log_tail) == (3 * 2**20, 1024)
+    assert changed.idempotency_bytes == 2048
     with pytest.raises(InvalidSettingsError, match="authentication"):
         settings.with_server({"host": "0.0.0.0"})

@@ -23,7 +23,7 @@ from sandbox.executions.rows import to_row
 from sandbox.executions.tables import EXECUTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sandbox.executions.model import Execution
 
@@ -33,6 +33,9 @@ _GATHER_SECONDS: Final = 0.2
 # Written at once when there are that many.
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 2.0
+# SQLite's integers.
+_LEAST: Final = -(2**63)
+_MOST: Final = 2**63 - 1
 # The database's own trouble, which passes: away, locked, full.
 _AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError, OSError)
 
@@ -151,7 +154,7 @@ class Writer:
                 if self._upsert_many is None:
                     connection.execute(self._upsert, rows)
                 else:
-                    connection.execute(self._upsert_many, {"rows": json.dumps(rows)})
+                    connection.execute(self._upsert_many, {"rows": _as_json(rows)})
         except _AWAY as error:
             return error
         except Exception:  # one of them is not to the database's taste: the others are written
@@ -203,6 +206,14 @@ def _upsert_many_sqlite() -> Any:
     # Without a condition, ON CONFLICT would be read as that of a join.
     source = sa.select(*values).where(sa.true())
     return _or_replace(sqlite.insert(EXECUTIONS).from_select(names, source))
+
+
+def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as JSON. Raises ValueError for numbers that the database would make others of."""
+    for row in rows:
+        if any(isinstance(value, int) and not _LEAST <= value <= _MOST for value in row.values()):
+            raise ValueError("an integer of more than 64 bits")
+    return json.dumps(rows, allow_nan=False)
 
 
 def _or_replace(statement: Any) -> Any:

@@ -133,7 +133,7 @@ def test_nothing_fails_while_the_database_is_away_and_the_log_says_so_once(
 def test_a_row_that_the_database_refuses_takes_no_other_with_it(
     store: ExecutionStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.record(ended("bad", caller=None))
+    store.record(ended("bad", peak_memory_bytes=2**70))
     store.record(ended("good"))
     assert [found.id for found in store.list().executions] == ["good"]
     assert store.dropped == 1

@@ -14,8 +14,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from sandbox.errors import OverloadedError, SandboxError
-from sandbox.server.threads import Threads
+from sandbox.errors import SandboxError
+from sandbox.server.threads import Threads, stopping
 from sandbox.waits import Blocking, Receive, Woken, carry_out
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class Carrier:
             self._ears = _Ears(asyncio.get_running_loop())
         self._threads.enter()
         carried = _Carried(steps, self._ears, self._threads)
-        return await asyncio.shield(carried.begin())
+        with stopping():
+            return await asyncio.shield(carried.begin())
 
     def close(self) -> None:
         """Carry nothing any more; from any thread."""
@@ -210,11 +211,10 @@ class _Carried(Generic[T]):
         """What is left is done by a thread."""
         try:
             going = self._loop.run_in_executor(self._threads.executor, carry_out, self._steps)
-        except RuntimeError:  # there are no threads any more
+        except RuntimeError as error:  # there are no threads any more
             with contextlib.suppress(SandboxError):
                 self._steps.close()
-            stopping = OverloadedError("the server is stopping", retry_after=1.0)
-            self._end(partial(self._done.set_exception, stopping))
+            self._end(partial(self._done.set_exception, error))
         else:
             going.add_done_callback(self._left)
 

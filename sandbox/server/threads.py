@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -10,10 +11,21 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from sandbox.errors import OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Turn what an executor says that was shut down into OverloadedError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+        raise OverloadedError("the server is stopping", retry_after=1.0) from None
 
 
 class Threads:
@@ -38,12 +50,8 @@ class Threads:
             finally:
                 self.leave()
 
-        try:
+        with stopping():
             return await asyncio.get_running_loop().run_in_executor(self.executor, run)
-        except RuntimeError as error:
-            if "shutdown" not in str(error):
-                raise
-            raise OverloadedError("the server is stopping", retry_after=1.0) from None
 
     def enter(self) -> None:
         """Have one thread less to spare: it is kept for the caller, until `leave`.

@@ -22,7 +22,7 @@ from sandbox.outcome import (
 )
 from sandbox.protocol.logs import LimitExceeded
 from sandbox.touched import limits_touched
-from sandbox.waits import BLOCKING, LIGHT, Receive
+from sandbox.waits import BLOCKING, LIGHT, Receive, taking_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 # After a kill, how long to wait for the stream to end, for the last of the logs.
 _DRAIN_SECONDS: Final = 1.0
-# After so many entries the interpreter is for others.
-_ENTRIES_IN_A_ROW: Final = 256
 # What a chunk or an entry counts for at least, in bytes.
 _SHORT: Final = 256
 # After a handler's answer, how long to wait for what it printed before.
@@ -141,11 +139,9 @@ class Invocation:
 
     def _tell(self, entries: Sequence[LogEntry]) -> None:
         """Hand log entries on as they come, in the order that the response has them in."""
-        for number, entry in enumerate(map(self._redactor.entry, entries), 1):
+        for entry in taking_turns(map(self._redactor.entry, entries)):
             self._told.append(entry)
             self._on_log(entry)
-            if not number % _ENTRIES_IN_A_ROW:
-                time.sleep(0)
 
     def _out_of_time(self, instance: Instance) -> FunctionError:
         now = time.monotonic()

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +27,7 @@ from sandbox.models import FunctionError, dump_json
 from sandbox.protocol.json_values import JSONValueError, loads
 from sandbox.protocol.logs import MAX_LINE, LimitExceeded, Lines, Log, entry_from, text_of
 from sandbox.protocol.report import Marks
+from sandbox.waits import taking_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 # How much of each stream an INVALID_RESPONSE shows.
 SHOWN: Final = 2 * 1024
-# After so many lines the interpreter is for others, who would wait 5 ms for it each time: whoever
-# floods its log holds nobody up.
-_LINES_IN_A_ROW: Final = 64
 # There can be millions. Each match begins behind a line's end, so that no byte is looked at twice.
 _BLANK_LINES: Final = re.compile(rb"(?<=\n)\s*\n")
 
@@ -168,10 +165,8 @@ class Collector:
 
     def _add_lines(self, lines: Iterable[Line]) -> None:
         now = self._now()  # they came together
-        for number, line in enumerate(lines, 1):
+        for line in taking_turns(lines):
             self._log.add(line.entry(now), line.size)
-            if not number % _LINES_IN_A_ROW:
-                time.sleep(0)
 
     def _feed_stdout(self, data: bytes) -> None:
         raise NotImplementedError

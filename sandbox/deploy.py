@@ -96,7 +96,7 @@ class Deployer:
 
         Raises: see `deploy_anew`.
         """
-        deployment = self._in_force(function)
+        deployment = self.in_force(function)
         if deployment is not None:
             return deployment
         try:
@@ -109,9 +109,11 @@ class Deployer:
         self.roll_out(function, deployment)
         return deployment
 
-    def is_deployed(self, function: Function) -> bool:
-        """Whether `deploy` has nothing to build, and returns at once."""
-        return self._in_force(function) is not None
+    def in_force(self, function: Function) -> Deployment | None:
+        """What `deploy` would return at once; None where it would have to build first."""
+        with self._lock:
+            known, deployment = self._deployed.get(function.name, (None, None))
+        return deployment if known is function or self.rolled else None
 
     def roll_out(self, function: Function, deployment: Deployment) -> None:
         """From now on, this is what serves `function`."""
@@ -123,12 +125,6 @@ class Deployer:
         with self._lock:
             for name in self._deployed.keys() - set(names):
                 del self._deployed[name]
-
-    def _in_force(self, function: Function) -> Deployment | None:
-        """What serves it, unless it has changed and is not rolled out."""
-        with self._lock:
-            known, deployment = self._deployed.get(function.name, (None, None))
-        return deployment if known is function or self.rolled else None
 
     def deploy_anew(self, function: Function) -> Deployment:
         """The function as it is on disk now.

@@ -102,10 +102,11 @@ class Executor:
             SandboxError: the platform could not serve; see `sandbox.errors`.
         """
         payload = encode_request(request, max_bytes=self._settings.limits.request)
-        if len(payload) > LIGHT or not self._deployer.is_deployed(function):
+        deployment = self._deployer.in_force(function)
+        if deployment is None or len(payload) > LIGHT:
             yield BLOCKING
         try:
-            deployment = self._deployer.deploy(function)
+            deployment = deployment or self._deployer.deploy(function)
         except BuildFailedError as failure:
             return _build_failed(request, failure)
         time_limit = self._time_limit(deployment, timeout)

@@ -90,6 +90,7 @@ async def _chunks(request: Request, *, most: int, patience: float) -> AsyncGener
     told = request.headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told) > most:
         raise _too_large(most)
+    # Not `request.stream()`: it takes three turns for a body that is there, and each has its clock.
     size, begin, more = 0, time.monotonic(), True
     while more:
         slowest = begin + patience + size / _SLOWEST - time.monotonic()

@@ -7,13 +7,13 @@ response when the function has answered, before the response when it had to be k
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING, Protocol
 
 from sandbox.builds.failure import BuildFailedError
 from sandbox.cancellation import Cancellation
 from sandbox.errors import Code
+from sandbox.ids import new_id
 from sandbox.invocation import Invocation, cancelled_error
 from sandbox.models import FunctionError, FunctionResponse
 from sandbox.pool.pool import CancelledError, LateError
@@ -34,13 +34,9 @@ if TYPE_CHECKING:
     from sandbox.waits import Steps
 
 
-# Seeded by the kernel once: ids are no secrets, and have only to differ.
-_ids = random.Random()  # noqa: S311 - see above
-
-
 def new_request_id() -> str:
     """An id for a request that came without one."""
-    return f"req_{_ids.getrandbits(80):020x}"
+    return f"req_{new_id(80)}"
 
 
 class TokenIssuer(Protocol):

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import json
 import math
-import random
 import threading
 import time
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import OKPAlgorithm
 
 from sandbox.errors import InvalidSettingsError
+from sandbox.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +34,6 @@ AUDIENCE: Final = "alyx"
 ALGORITHM: Final = "EdDSA"
 # Characters. A token of ours is far below it, whatever the function's name and the request's id.
 LONGEST: Final = 8192
-# Seeded by the kernel once: ids are no secrets, and have only to differ.
-_ids: Final = random.Random()  # noqa: S311 - see above
 # How often tokens are looked for that expired and that nobody revoked, in seconds.
 _SWEEP: Final = 60.0
 # The clock is ours, see `_check_time`.
@@ -129,7 +127,7 @@ class Tokens:
         """A token for one invocation of `function`, which ends at `deadline` by the clock."""
         now = self._clock()
         claims = Claims(
-            id=f"{_ids.getrandbits(128):032x}",
+            id=new_id(128),
             function=function,
             request_id=request_id,
             issued_at=int(now),

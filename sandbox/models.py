@@ -105,6 +105,10 @@ class LogEntry(_Document):
     data: JsonObject | None = None
     timestamp: str = field(default_factory=timestamp_now)
 
+    def to_dict(self) -> JsonObject:
+        """The fields as JSON values, which all of them are: there can be many entries."""
+        return dict(vars(self))
+
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionError(_Document):

@@ -58,8 +58,11 @@ class Lines:
         """The lines that these bytes complete."""
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
-            self._append(data[start:end])
-            yield self._take(end_size=1)
+            if self._length or end - start > self._longest:
+                self._append(data[start:end])
+                yield self._take(end_size=1)
+            else:  # nearly always: whole, and not too long
+                yield Line(data[start:end].removesuffix(b"\r"), end - start + 1, cut=False)
             start = end + 1
         self._append(data[start:])
 

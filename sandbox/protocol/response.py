@@ -76,6 +76,7 @@ class Collector:
         self, *, max_output: int, max_logs: int, now: Callable[[], str], marks: Marks | None = None
     ) -> None:
         self._max_output = max_output
+        self._max_logs = max_logs
         self._now = now
         self._log = Log(max_logs)
         self._marks = marks or Marks()
@@ -133,6 +134,12 @@ class Collector:
     def log_bytes(self) -> int:
         """What the logs take of their cap so far."""
         return self._log.size + self._stderr_lines.pending
+
+    @property
+    def filled(self) -> float:
+        """How much of a cap is used, of the one that is used most: from 0 to 1."""
+        most = max(self.log_bytes / self._max_logs, self.output_bytes / self._max_output)
+        return min(most, 1.0)
 
     def feed(self, chunk: Chunk) -> list[LogEntry]:
         """Take what the container wrote; returns the log entries that it completes.

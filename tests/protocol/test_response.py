@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from sandbox.engine.base import Chunk
 from sandbox.models import FunctionResponse, dump_json
-from sandbox.protocol.logs import MAX_LINE, MIN_ENTRY, LimitExceeded
+from sandbox.protocol.logs import MAX_LINE, MIN_ENTRY, LimitExceeded, Line, Lines
 from sandbox.protocol.report import Marks
 from sandbox.protocol.response import Parsed, StdioCollector
 from tests.protocol.test_json_values import json_values
@@ -323,6 +324,40 @@ def test_counters_say_what_was_taken() -> None:
     collecting.feed(Chunk("stdout", b"12345"))
     collecting.feed(Chunk("stderr", b"x" * 99 + b"\n" + b"yyy"))
     assert (collecting.output_bytes, collecting.log_bytes) == (5, 103)
+
+
+@pytest.mark.parametrize(
+    ("stream", "size", "filled"),
+    [("stderr", 500, 0.5), ("stdout", 500, 0.25), ("stderr", 5000, 1.0), ("stdout", 5000, 1.0)],
+)
+def test_the_cap_that_is_used_most_tells_how_near_a_function_is_to_its_end(
+    stream: Any, size: int, filled: float
+) -> None:
+    collecting = collector(max_logs=1000, max_output=2000)
+    assert collecting.filled == 0
+    with contextlib.suppress(LimitExceeded):
+        collecting.feed(Chunk(stream, b"x" * size))
+    assert collecting.filled == filled
+
+
+@given(
+    st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"12345678", b"\xc3\xa9"])), st.data()
+)
+def test_lines_are_the_same_however_they_are_cut(parts: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    lines = Lines(8)
+    seen: list[Line] = []
+    for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+        seen += lines.feed(whole[start:end])
+    seen += lines.finish()
+    expected = whole.split(b"\n")
+    ended = [len(line) + 1 for line in expected[:-1]] + [len(expected[-1])] * bool(expected[-1])
+    assert [line.size for line in seen] == ended
+    assert [line.data for line in seen] == [
+        line[:8].removesuffix(b"\r") for line in expected[: len(ended)]
+    ]
+    assert [line.cut for line in seen] == [len(line) > 8 for line in expected[: len(ended)]]
 
 
 def test_init_s_report_is_the_last_line_and_no_log() -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # How a trusted caller says for whom it calls: `context.auth`, as JSON.
 AUTH_HEADER: Final = "x-alyx-auth"
 EVENT_STREAM: Final = "text/event-stream"
+# So many log entries take no time that other requests would notice.
+_FEW_ENTRIES: Final = 128
 
 
 async def invoke(request: Request, caller: Caller, service: Service) -> Response:
@@ -104,7 +106,14 @@ async def _answer(request: Request | None, service: Service, call: Call, *, wait
     code = None if response.error is None else response.error.code
     # A function's own failure is an answer like any other, whatever it calls it.
     status = HTTPStatus.OK if response.answered else status_of(code)
-    return Response(response.to_json(), status, media_type="application/json")
+    return await document(response, status)
+
+
+async def document(response: FunctionResponse, status: int) -> Response:
+    """The response document; a long log is written down by a thread."""
+    light = len(response.logs) <= _FEW_ENTRIES
+    text = response.to_json() if light else await asyncio.to_thread(response.to_json)
+    return Response(text, status, media_type="application/json")
 
 
 async def run(request: Request, service: Service, call: Call) -> FunctionResponse:

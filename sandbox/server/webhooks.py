@@ -17,7 +17,7 @@ from sandbox.manifest import resolve
 from sandbox.models import dump_json
 from sandbox.server.body import read_body
 from sandbox.server.callers import Caller
-from sandbox.server.functions import run
+from sandbox.server.functions import document, run
 from sandbox.server.inbound import body_as_input, request_document
 from sandbox.server.problems import status_of
 from sandbox.server.records import accepted
@@ -165,17 +165,17 @@ async def _answer(
         response = await service.invoking.carry(service.dispatcher.steps(call))
     else:
         response = await run(request, service, call)
-    return _respond(response, alone=webhook.config.answer == "output")
+    return await _respond(response, alone=webhook.config.answer == "output")
 
 
-def _respond(response: FunctionResponse, *, alone: bool) -> Response:
+async def _respond(response: FunctionResponse, *, alone: bool) -> Response:
     """The response; or with `alone` its output, and a status that says whether there is one."""
     if alone and response.success:
         return Response(dump_json(response.output), media_type=_JSON)
     code = None if response.error is None else response.error.code
     answered = HTTPStatus.INTERNAL_SERVER_ERROR if alone else HTTPStatus.OK
     status = answered if response.answered else status_of(code)
-    return Response(response.to_json(), status, media_type=_JSON)
+    return await document(response, status)
 
 
 def _about(request: Request, webhook: Webhook) -> dict[str, object]:

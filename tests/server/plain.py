@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,8 @@ class PlainSandbox:
     def invoke(self, name: str, input: Any, *, request_id: str, **options: Any) -> FunctionResponse:
         self.invoked.append((name, input, options))
         answer = self.run(name, input, **options)
+        if isinstance(answer, FunctionResponse):
+            return replace(answer, request_id=request_id)
         if isinstance(answer, FunctionError):
             return FunctionResponse(
                 request_id=request_id, success=False, error=answer, answered=answer.code == "SAD"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sandbox import EngineUnavailableError, FunctionError, LogEntry
+from sandbox import EngineUnavailableError, FunctionError, FunctionResponse, LogEntry
 from tests.server.plain import PlainSandbox, Served, served
 from tests.waiting import wait_until
 
@@ -44,6 +44,10 @@ class Functions(PlainSandbox):
             return FunctionError(code="CANCELLED", message="the caller went away")
         return "done"
 
+    def chatty(self, input: Any, options: Any) -> Any:
+        logs = tuple(LogEntry(message=f"line {number}", timestamp="now") for number in range(5000))
+        return FunctionResponse(request_id="", success=True, output=1, logs=logs, answered=True)
+
     def timeout(self, input: Any, options: Any) -> Any:
         return FunctionError(code="TIMEOUT", message="over its time limit")
 
@@ -54,7 +58,7 @@ class Functions(PlainSandbox):
         raise RuntimeError("in /home/secret")
 
 
-NAMES = ("echo", "sad", "slow", "timeout", "away", "broken")
+NAMES = ("echo", "sad", "slow", "chatty", "timeout", "away", "broken")
 
 
 def write(server: Served) -> Served:
@@ -106,6 +110,12 @@ def test_an_invocation_is_answered_with_the_response_of_the_contract(server: Ser
     assert document["request_id"] == response.headers["x-request-id"]
     assert document["output"] == {"input": {"name": "Ada"}, "auth": None, "timeout": 1.5}
     assert {"logs", "duration_ms", "stats"} <= document.keys()
+
+
+def test_a_long_log_comes_whole_and_in_order(server: Served) -> None:
+    logs = invoke(server, "chatty").json()["logs"]
+    assert [entry["message"] for entry in logs] == [f"line {number}" for number in range(5000)]
+    assert logs[0] == {"level": "info", "message": "line 0", "data": None, "timestamp": "now"}
 
 
 def test_no_body_is_an_empty_input(server: Served) -> None:

@@ -14,6 +14,7 @@ SUITE: Final = "neighbour"
 _NAME: Final = "python-handler"
 _ATTACKERS: Final = {
     "busy loop": "attack-cpu", "memory hog": "attack-memory", "fork bomb": "attack-fork",
+    "log flood": "attack-log",
 }  # fmt: skip
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS: Final = 1.0
 # What a chunk or an entry counts for at least, in bytes.
 _SHORT: Final = 256
+# How long to rest from the work that output makes, as a multiple of it, when a cap is reached.
+_LONGEST_REST: Final = 8.0
 # After a handler's answer, how long to wait for what it printed before.
 _LINGER_SECONDS: Final = 0.1
 
@@ -135,7 +137,18 @@ class Invocation:
             if light and heard > LIGHT:
                 light = False
                 yield BLOCKING
+            began = time.thread_time()
             self._tell(instance.hear(chunk))
+            if not light:
+                self._rest(time.thread_time() - began, instance.collector.filled)
+
+    def _rest(self, worked: float, filled: float) -> None:
+        """Leave the interpreter to others after such work, in seconds; a flood waits in its pipe.
+
+        The nearer a function is to its caps, the more slowly it is heard.
+        """
+        left = max(self.deadline - time.monotonic(), 0.0)
+        time.sleep(min(_LONGEST_REST * filled * worked, left))
 
     def _tell(self, entries: Sequence[LogEntry]) -> None:
         """Hand log entries on as they come, in the order that the response has them in."""

@@ -1,0 +1,6 @@
+import sys
+
+
+def handler(ctx):
+    while True:
+        sys.stderr.write("a\n")

@@ -99,9 +99,11 @@ def _store_id(store: Path) -> str:
     """An id that stays with the store's directory."""
     store.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = store / "id"
-    try:
-        with path.open("x") as file:
-            file.write(uuid.uuid4().hex)
-    except FileExistsError:
-        pass
+    if not path.exists():
+        # Whole at once: who starts at the same time must not read an empty one.
+        draft = store / f"id.{uuid.uuid4().hex}"
+        draft.write_text(uuid.uuid4().hex)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
     return path.read_text()

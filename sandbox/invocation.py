@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _DRAIN_SECONDS: Final = 1.0
 # What a chunk or an entry counts for at least, in bytes.
 _SHORT: Final = 256
-# How long to rest from the work that output makes, as a multiple of it, when a cap is reached.
+# How long to rest from the work that a flood makes, as a multiple of it, when a cap is reached.
 _LONGEST_REST: Final = 8.0
 # After a handler's answer, how long to wait for what it printed before.
 _LINGER_SECONDS: Final = 0.1
@@ -138,12 +138,14 @@ class Invocation:
                 light = False
                 yield BLOCKING
             began = time.thread_time()
-            self._tell(instance.hear(chunk))
-            if not light:
+            entries = instance.hear(chunk)
+            self._tell(entries)
+            # A large answer is work too, but no flood: nobody is to wait for it.
+            if not light and (entries or instance.collector.spoiled):
                 self._rest(time.thread_time() - began, instance.collector.filled)
 
     def _rest(self, worked: float, filled: float) -> None:
-        """Leave the interpreter to others after such work, in seconds; a flood waits in its pipe.
+        """Leave the interpreter to others after `worked` seconds; a flood waits in its pipe.
 
         The nearer a function is to its caps, the more slowly it is heard.
         """

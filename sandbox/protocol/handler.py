@@ -19,6 +19,7 @@ from sandbox.errors import Code
 from sandbox.protocol.json_values import JSONValueError, loads
 from sandbox.protocol.logs import MIN_ENTRY, LimitExceeded, Lines, entry_from
 from sandbox.protocol.response import SHOWN, Collector, Parsed, Usage, error_from
+from sandbox.waits import taking_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ class HandlerCollector(Collector):
         return self._init_error
 
     def _feed_stdout(self, data: bytes) -> None:
-        for line in self._lines.feed(data):
+        for line in taking_turns(self._lines.feed(data)):
             self._take_line(line)
         if self._lines.pending > self._longest:
             self._count_output(self._lines.pending)

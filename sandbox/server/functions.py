@@ -15,6 +15,7 @@ from sandbox.protocol.request import parse_auth, parse_input
 from sandbox.server.body import read_input
 from sandbox.server.problems import status_of
 from sandbox.server.records import accepted, own_patience
+from sandbox.server.responses import document
 from sandbox.server.streams import event_response, invocation_events
 from sandbox.units import parse_duration
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 # How a trusted caller says for whom it calls: `context.auth`, as JSON.
 AUTH_HEADER: Final = "x-alyx-auth"
 EVENT_STREAM: Final = "text/event-stream"
-# So many log entries take no time that other requests would notice.
-_FEW_ENTRIES: Final = 128
 
 
 async def invoke(request: Request, caller: Caller, service: Service) -> Response:
@@ -107,13 +106,6 @@ async def _answer(request: Request | None, service: Service, call: Call, *, wait
     # A function's own failure is an answer like any other, whatever it calls it.
     status = HTTPStatus.OK if response.answered else status_of(code)
     return await document(response, status)
-
-
-async def document(response: FunctionResponse, status: int) -> Response:
-    """The response document; a long log is written down by a thread."""
-    light = len(response.logs) <= _FEW_ENTRIES
-    text = response.to_json() if light else await asyncio.to_thread(response.to_json)
-    return Response(text, status, media_type="application/json")
 
 
 async def run(request: Request, service: Service, call: Call) -> FunctionResponse:

@@ -12,6 +12,7 @@ from sandbox.cancellation import Cancellation
 from sandbox.errors import InternalError, SandboxError
 from sandbox.models import LogEntry, dump_json
 from sandbox.server.problems import about, problem_from_error
+from sandbox.server.responses import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -70,7 +71,7 @@ async def invocation_events(
             yield _error_event(InternalError("a defect of the server"), request)
             raise
         else:
-            yield event("response", response.to_dict())
+            yield ServerSentEvent(event="response", data=await written(response))
     finally:
         cancellation.cancel()
 

@@ -17,10 +17,11 @@ from sandbox.manifest import resolve
 from sandbox.models import dump_json
 from sandbox.server.body import read_body
 from sandbox.server.callers import Caller
-from sandbox.server.functions import document, run
+from sandbox.server.functions import run
 from sandbox.server.inbound import body_as_input, request_document
 from sandbox.server.problems import status_of
 from sandbox.server.records import accepted
+from sandbox.server.responses import JSON, document
 from sandbox.server.signatures import is_genuine
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 # Anybody may send a body here. Of those that are larger, this process reads so many at once.
 SMALL: Final = 64 * 1024
 MOST_LARGE: Final = 32
-_JSON: Final = "application/json"
 
 
 class _NotKeptError(Exception):
@@ -171,7 +171,7 @@ async def _answer(
 async def _respond(response: FunctionResponse, *, alone: bool) -> Response:
     """The response; or with `alone` its output, and a status that says whether there is one."""
     if alone and response.success:
-        return Response(dump_json(response.output), media_type=_JSON)
+        return Response(dump_json(response.output), media_type=JSON)
     code = None if response.error is None else response.error.code
     answered = HTTPStatus.INTERNAL_SERVER_ERROR if alone else HTTPStatus.OK
     status = answered if response.answered else status_of(code)

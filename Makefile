@@ -23,6 +23,7 @@ check: venv-dev ## Lint, types, formatting; writes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 fix: venv-dev ## Format, and mend what the linter can
 	$(BIN)/ruff check --fix .

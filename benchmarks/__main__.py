@@ -18,8 +18,8 @@ from benchmarks.marks import marks
 from benchmarks.series import Results
 from benchmarks.summary import summaries
 from benchmarks.table import render
-from sandbox.engine.docker import DockerEngine
-from sandbox.settings import default_store
+from sandbox.config.settings import default_store
+from sandbox.engine.docker.engine import DockerEngine
 
 # In the order in which they run; each is a module with `run(context)`.
 SUITES: Final = (

@@ -15,18 +15,18 @@ import click
 
 from sandbox import Sandbox, Settings
 from sandbox.builds.builder import Builder
-from sandbox.bundle import BundleStore
-from sandbox.delivery import HostMounts
-from sandbox.deploy import Deployer
-from sandbox.pool.notes import ColdNotes
-from sandbox.reaper import LABEL_STORE, Owner
+from sandbox.deploy.deployer import Deployer
+from sandbox.engine.delivery import HostMounts
+from sandbox.store.bundles import BundleStore
+from sandbox.store.cold_functions import ColdFunctions
+from sandbox.store.owners import LABEL_STORE, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from benchmarks.series import Results
-    from sandbox.deploy import Deployment
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.deploy.deployer import Deployment
+    from sandbox.engine.docker.engine import DockerEngine
 
 FUNCTIONS: Final = Path(__file__).parent / "functions"
 INPUT: Final[dict[str, Any]] = {"name": "World"}
@@ -88,7 +88,7 @@ class Context:
             store=store,
             builder=builder,
             delivery=delivery,
-            cold_notes=ColdNotes(self.store),
+            cold_functions=ColdFunctions(self.store),
         )
         with contextlib.closing(builder):
             return deployer.deploy_anew(sandbox.functions[name])

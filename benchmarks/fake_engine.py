@@ -17,9 +17,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.engine.base import Chunk, ContainerInfo, EngineInfo, Exit, Image
-from sandbox.images import IMAGE_NAMES, expected_inputs, reference
+from sandbox.images.image_builder import IMAGE_NAMES, expected_inputs, reference
+from sandbox.images.image_recipes import LABEL_IMAGE, LABEL_INPUTS
 from sandbox.protocol.report import MARK, NONCE_VARIABLE
-from sandbox.recipes import LABEL_IMAGE, LABEL_INPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

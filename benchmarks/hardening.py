@@ -21,9 +21,9 @@ from docker.utils import kwargs_from_env
 
 from benchmarks.interleave import Way, interleaved
 from benchmarks.peers import spec_of
-from sandbox import images
-from sandbox.engine.docker_config import create_config
-from sandbox.engine.docker_container import DockerContainer
+from sandbox.engine.docker.config import create_config
+from sandbox.engine.docker.container import DockerContainer
+from sandbox.images import image_builder as images
 from sandbox.runtimes import INIT
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from benchmarks.context import REQUEST
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sandbox.deploy import Deployment
+    from sandbox.deploy.deployer import Deployment
 
 HOST_PYTHON: Final = Path("/usr/bin/python3")
 _ENVIRONMENT: Final = {

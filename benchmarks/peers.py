@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.context import REQUEST
 from benchmarks.host import process
-from sandbox import images
-from sandbox.engine.docker_config import RUNTIME_NAMES
-from sandbox.policy import function_spec, new_uid
+from sandbox.engine.docker.config import RUNTIME_NAMES
+from sandbox.images import image_builder as images
+from sandbox.policy.container_spec import function_spec, new_uid
 from sandbox.runtimes import INIT, TMP_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sandbox.deploy import Deployment
+    from sandbox.deploy.deployer import Deployment
     from sandbox.engine.base import Container, ContainerSpec, Engine
 
 _PATIENCE: Final = 30.0

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sandbox.pool.arrivals import Arrivals
-from sandbox.pool.plan import Budget, Demand, Load, Start, State, plan
+from sandbox.pool.plan import Budget, Demand, Load, PoolState, Start, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -278,7 +278,7 @@ def with_plan(trace: Trace, budget: Budget = BUDGET) -> Outcome:
     simulation = Simulation(trace)
     functions = simulation.functions
 
-    def act(state: State) -> None:
+    def act(state: PoolState) -> None:
         for action in plan(state, simulation.now):
             if isinstance(action, Start):
                 simulation.start(functions[action.key])
@@ -293,14 +293,14 @@ def with_plan(trace: Trace, budget: Budget = BUDGET) -> Outcome:
             memory=simulation.memory - demand.containers * demand.memory,
             booting=simulation.booting - demand.booting,
         )
-        act(State(functions=[demand], budget=budget, elsewhere=elsewhere))
+        act(PoolState(functions=[demand], budget=budget, elsewhere=elsewhere))
 
     def arrived(function: Function) -> None:
         function.arrivals.note(simulation.now)
         changed(function)
 
     def tick() -> None:
-        act(State(functions=[one.demand() for one in functions.values()], budget=budget))
+        act(PoolState(functions=[one.demand() for one in functions.values()], budget=budget))
         simulation.after(TICK, tick)
 
     simulation.after(TICK, tick)

@@ -9,7 +9,7 @@ import click
 
 from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import Code, ExitCode, SandboxError
-from sandbox.facade import Sandbox
+from sandbox.sandbox import Sandbox
 from sandbox.units import format_duration
 
 from .options import Common, common_options, complete_function

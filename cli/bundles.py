@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sandbox.bundle import KEPT, BundleStore
-from sandbox.delivery import delivery_of
-from sandbox.engine.docker import DockerEngine
-from sandbox.reaper import Owner, reap
+from sandbox.containers.reaper import reap
+from sandbox.engine.delivery import delivery_of
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.store.bundles import KEPT, BundleStore
+from sandbox.store.owners import Owner
 from sandbox.units import format_duration, format_size
 
 from .options import Common, common_options, duration

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from sandbox.builds.failure import BuildFailedError
+from sandbox.containers.launcher import BootFailedError
+from sandbox.deploy.validation import policy_problems
+from sandbox.deploy.watcher import Polling, Reloaded
+from sandbox.documents.problems import has_errors
 from sandbox.errors import SandboxError
-from sandbox.launcher import BootFailedError
-from sandbox.local.server import AddressInUseError, Invoker, Server
-from sandbox.problems import has_errors
+from sandbox.local.server import AddressInUseError, Invoker, LocalServer
 from sandbox.units import format_duration
-from sandbox.validation import policy_problems
-from sandbox.watcher import Polling, Reloaded
 
 from .output import dump, print_problem, print_warning, printable, short_digest
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from sandbox.facade import Sandbox
-    from sandbox.function import Function
+    from sandbox.config.settings import Settings
+    from sandbox.documents.problems import Problem
+    from sandbox.functions.function import Function
     from sandbox.local.address import Address
-    from sandbox.problems import Problem
-    from sandbox.settings import Settings
+    from sandbox.sandbox import Sandbox
 
     from .options import Common
 
 
 def open_socket(
     address: Address, sandbox: Sandbox, screen: Screen, *, invoke: Invoker | None = None
-) -> Server | None:
+) -> LocalServer | None:
     """Serve `sandbox invoke` from now on, by `invoke` if given; None where that cannot be."""
     secrets = _stamp(sandbox.settings)
     try:
-        return Server(
+        return LocalServer(
             address,
             invoke or sandbox.invoke,
             max_request=sandbox.settings.limits.request,
@@ -87,7 +87,7 @@ def prepare(sandbox: Sandbox, function: Function, secrets: Mapping[str, str]) ->
 
 def screen_for(common: Common) -> Screen:
     """Words for people, or with `--json` a JSON object on a line for each event."""
-    return Lines() if common.json else Words(common.functions)
+    return JsonScreen() if common.json else TextScreen(common.functions)
 
 
 class Screen(Protocol):
@@ -100,7 +100,7 @@ class Screen(Protocol):
         """Something that the user should know."""
 
 
-class Words:
+class TextScreen:
     """For people: a line for each reload; problems as a compiler prints them."""
 
     def __init__(self, directory: Path) -> None:
@@ -111,7 +111,7 @@ class Words:
         """One event."""
         if isinstance(event, Polling):
             self.warn(event.reason)
-            click.echo(f"  hint: {event.mend}", err=True)
+            click.echo(f"  hint: {event.hint}", err=True)
             return
         for problem in event.problems:
             print_problem(problem)
@@ -144,7 +144,7 @@ def _changes(event: Reloaded) -> str:
     return ", ".join(words) or "no function changed"
 
 
-class Lines:
+class JsonScreen:
     """For programs: one JSON object on a line for each event."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class Lines:
     def show(self, event: Reloaded | Polling) -> None:
         """One event."""
         if isinstance(event, Polling):
-            self._print("warning", message=event.reason, hint=event.mend)
+            self._print("warning", message=event.reason, hint=event.hint)
             return
         versions = event.state.versions
         self._print(

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sandbox.attack import battery
-from sandbox.doctor import Check, examine
-from sandbox.engine.docker import DockerEngine
+from sandbox.doctor.attack import battery
+from sandbox.doctor.checks import Check, examine
+from sandbox.engine.docker.engine import DockerEngine
 from sandbox.errors import ExitCode
 
 from .options import Common, common_options
 from .output import fit_terminal, print_json, printable
 
 if TYPE_CHECKING:
-    from sandbox.attack.judges import Finding
-    from sandbox.settings import Settings
+    from sandbox.config.settings import Settings
+    from sandbox.doctor.attack.judges import Finding
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -58,8 +58,8 @@ def doctor(common: Common, attack: bool) -> None:
 def _print(check: Check) -> None:
     status = click.style(f"{check.status:<4}", fg=_COLOURS[check.status], bold=True)
     click.echo(f"{status}  {check.name:<16}  {printable(check.seen)}")
-    if check.mend:
-        click.echo(f"{'':24}{click.style('hint:', bold=True)} {printable(check.mend)}")
+    if check.hint:
+        click.echo(f"{'':24}{click.style('hint:', bold=True)} {printable(check.hint)}")
 
 
 def _attack(common: Common, engine: DockerEngine, settings: Settings) -> None:

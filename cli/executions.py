@@ -45,10 +45,10 @@ def list_executions(
     common: Common, name: str | None, status: Status | None, limit: int, before: str | None
 ) -> None:
     """List executions, newest first; those of the function NAME, or all."""
-    with record(common) as engine:
+    with record(common) as database:
         from sandbox.executions.queries import find_page  # noqa: PLC0415 - an optional extra
 
-        page = find_page(engine, function=name, status=status, limit=limit, before=before)
+        page = find_page(database, function=name, status=status, limit=limit, before=before)
     if common.json:
         found = [asdict(execution) for execution in page.executions]
         print_json({"executions": found, "next": page.next})
@@ -76,8 +76,8 @@ def list_executions(
 @common_options
 def show(common: Common, id: str) -> None:  # noqa: A002 - the option's name
     """Show one execution: what became of it, its figures, the end of its log."""
-    with record(common) as engine:
-        execution = _find(engine, id)
+    with record(common) as database:
+        execution = _find(database, id)
     if common.json:
         print_json(asdict(execution))
         return
@@ -92,15 +92,15 @@ def show(common: Common, id: str) -> None:  # noqa: A002 - the option's name
 @common_options
 def cancel(common: Common, id: str) -> None:  # noqa: A002 - the option's name
     """End an execution: one that waits never runs, one that runs is killed within seconds."""
-    with record(common) as engine:
-        from sandbox.executions.changes import (  # noqa: PLC0415 - an optional extra
+    with record(common) as database:
+        from sandbox.executions.transitions import (  # noqa: PLC0415 - an optional extra
             ask_cancel,
             cancel_waiting,
         )
 
-        if not cancel_waiting(engine, id, now=time.time()) and not ask_cancel(engine, id):
-            raise InvalidRequestError(f"the execution {id} is {_find(engine, id).status} already")
-        execution = _find(engine, id)
+        if not cancel_waiting(database, id, now=time.time()) and not ask_cancel(database, id):
+            raise InvalidRequestError(f"the execution {id} is {_find(database, id).status} already")
+        execution = _find(database, id)
     _print_status(common, execution)
 
 
@@ -109,21 +109,22 @@ def cancel(common: Common, id: str) -> None:  # noqa: A002 - the option's name
 @common_options
 def retry(common: Common, id: str) -> None:  # noqa: A002 - the option's name
     """Have a dead execution begin anew, with its input and all its attempts."""
-    with record(common) as engine:
-        from sandbox.executions import changes  # noqa: PLC0415 - an optional extra
+    with record(common) as database:
+        from sandbox.executions import transitions  # noqa: PLC0415 - SQLAlchemy is slow to import
 
-        if not changes.retry(engine, id, now=time.time()):
+        if not transitions.retry(database, id, now=time.time()):
+            status = _find(database, id).status
             raise InvalidRequestError(
-                f"the execution {id} is {_find(engine, id).status}; only a dead one can be retried"
+                f"the execution {id} is {status}; only a dead one can be retried"
             )
-        execution = _find(engine, id)
+        execution = _find(database, id)
     _print_status(common, execution)
 
 
-def _find(engine: sa.Engine, id: str) -> Execution:  # noqa: A002 - the field's name
+def _find(database: sa.Engine, id: str) -> Execution:  # noqa: A002 - the field's name
     from sandbox.executions.queries import find  # noqa: PLC0415 - an optional extra
 
-    execution = find(engine, id)
+    execution = find(database, id)
     if execution is None:
         raise InvalidRequestError(f"there is no execution {id}")
     return execution

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sandbox.discovery import discover
+from sandbox.deploy.validation import source_digest, version
+from sandbox.deploy.validation import validate as find_problems
+from sandbox.documents.problems import has_errors
 from sandbox.errors import ExitCode, PolicyRefusedError
-from sandbox.policy import effective_policy
-from sandbox.pool.notes import ColdNotes
-from sandbox.problems import has_errors
-from sandbox.registry import Registry
+from sandbox.functions.discovery import discover
+from sandbox.functions.registry import Registry
+from sandbox.policy.limits import effective_policy
+from sandbox.store.cold_functions import ColdFunctions
 from sandbox.units import format_duration, format_size
-from sandbox.validation import source_digest, version
-from sandbox.validation import validate as find_problems
 
 from .options import Common, common_options, complete_function
 from .output import (
@@ -31,11 +31,11 @@ from .output import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sandbox.function import Function
-    from sandbox.manifest import Hook, Manifest
-    from sandbox.policy import Policy
-    from sandbox.problems import Problem
-    from sandbox.validation import Checked
+    from sandbox.deploy.validation import Checked
+    from sandbox.documents.problems import Problem
+    from sandbox.functions.function import Function
+    from sandbox.functions.manifest import Hook, Manifest
+    from sandbox.policy.limits import Policy
 
 
 @click.command("list")
@@ -82,7 +82,7 @@ def show(common: Common, name: str) -> None:
     settings = common.settings()
     function = Registry(common.functions).get(name)
     digest = version(function, settings)
-    notes = ColdNotes(settings.store_directory)
+    notes = ColdFunctions(settings.store_directory)
     source = source_digest(function, settings)
     cold_only = notes.reason(source) if source else None
     policy, refusal = None, None

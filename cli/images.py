@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sandbox import images as library
-from sandbox.engine.docker import DockerEngine
-from sandbox.reaper import reap
+from sandbox.containers.reaper import reap
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.images import image_builder as library
 from sandbox.units import format_duration, format_size
 
 from .options import Common, common_options
@@ -21,8 +21,8 @@ from .output import fit_terminal, print_json, print_table, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.images import Progress
-    from sandbox.settings import Settings
+    from sandbox.config.settings import Settings
+    from sandbox.images.image_builder import Progress
 
 
 @click.group

@@ -50,7 +50,7 @@ def invoke(common: Common, options: RequestOptions, name: str, local: bool) -> N
             _finish(common, text)
             return
 
-    from sandbox.facade import Sandbox  # noqa: PLC0415 - not needed where a process serves
+    from sandbox.sandbox import Sandbox  # noqa: PLC0415 - not needed where a process serves
 
     settings = common.settings()
     request = request or read_request(options, max_bytes=settings.limits.request)
@@ -69,8 +69,8 @@ def run(common: Common, options: RequestOptions, path: Path) -> None:
 
     FILE may also be a function's directory. Runtime and interface are detected.
     """
-    from sandbox.discovery import function_from_path  # noqa: PLC0415 - not needed for help
-    from sandbox.facade import Sandbox  # noqa: PLC0415 - the same
+    from sandbox.functions.discovery import function_from_path  # noqa: PLC0415 - not needed for help
+    from sandbox.sandbox import Sandbox  # noqa: PLC0415 - the same
 
     from .request import read_request  # noqa: PLC0415 - the same
 

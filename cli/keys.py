@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, get_args
 
 import click
 
+from sandbox.config.server_settings import Scope
 from sandbox.errors import InvalidRequestError
 from sandbox.executions.database import database_url, open_database
-from sandbox.server.keys import KeyStore
-from sandbox.server_settings import Scope
+from sandbox.server.auth.keys import KeyStore
 from sandbox.units import parse_size
 
 from .options import Common, common_options
@@ -22,7 +22,7 @@ from .output import print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.server.keys import ApiKey
+    from sandbox.server.auth.keys import ApiKey
 
 _DAYS: Final = re.compile(r"([0-9]{1,5})d", re.ASCII)
 

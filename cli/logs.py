@@ -44,29 +44,29 @@ def logs(common: Common, name: str | None, follow: bool, last: int) -> None:
     Those of the function NAME, or of all. What is on record is the end of each log. With --follow
     and --json, each execution is a JSON document on a line of its own.
     """
-    with record(common) as engine:
-        ended = _last(engine, name, last)
+    with record(common) as database:
+        ended = _last(database, name, last)
         if common.json and not follow:
             print_json([_document(execution) for execution in ended])
             return
         for execution in ended:
             _print(execution, as_json=common.json)
         if follow:
-            for execution in _new(engine, name, ended):
+            for execution in _new(database, name, ended):
                 _print(execution, as_json=common.json)
 
 
-def _last(engine: sa.Engine, name: str | None, count: int) -> list[Execution]:
+def _last(database: sa.Engine, name: str | None, count: int) -> list[Execution]:
     from sandbox.executions.queries import find_page  # noqa: PLC0415 - an optional extra
 
     if count == 0:
         return []
-    page = find_page(engine, function=name, limit=1000)
+    page = find_page(database, function=name, limit=1000)
     ended = [execution for execution in page.executions if execution.ended]
     return sorted(ended[:count], key=lambda execution: execution.ended_at or 0.0)
 
 
-def _new(engine: sa.Engine, name: str | None, seen: list[Execution]) -> Iterator[Execution]:
+def _new(database: sa.Engine, name: str | None, seen: list[Execution]) -> Iterator[Execution]:
     """Executions as they end, without those that were `seen`; until Ctrl-C."""
     from sandbox.executions.queries import find_ended  # noqa: PLC0415 - an optional extra
 
@@ -74,7 +74,7 @@ def _new(engine: sa.Engine, name: str | None, seen: list[Execution]) -> Iterator
     known: OrderedDict[str, None] = OrderedDict.fromkeys(execution.id for execution in seen)
     since = begun
     while True:
-        for execution in find_ended(engine, since=since - _LATE_SECONDS, function=name):
+        for execution in find_ended(database, since=since - _LATE_SECONDS, function=name):
             since = max(since, execution.ended_at or 0.0)
             if execution.id in known or (execution.ended_at or 0.0) < begun:
                 continue

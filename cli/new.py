@@ -8,9 +8,9 @@ from typing import Final
 
 import click
 
+from sandbox.config.field_types import check_name
+from sandbox.documents.untrusted_files import refusal
 from sandbox.errors import InvalidManifestError, InvalidRequestError
-from sandbox.fields import check_name
-from sandbox.files import refusal
 from sandbox.runtimes import Runtime
 
 from .options import Common, common_options
@@ -96,4 +96,4 @@ def _write(directory: Path, texts: dict[str, str], *, executable: str | None) ->
         ) from None
     except OSError as error:
         refused = refusal(error)
-        raise InvalidManifestError(f"{directory}: {refused.message}", hint=refused.mend) from None
+        raise InvalidManifestError(f"{directory}: {refused.message}", hint=refused.hint) from None

@@ -19,7 +19,7 @@ from sandbox.units import parse_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandbox.settings import Settings
+    from sandbox.config.settings import Settings
 
 DEFAULT_FUNCTIONS: Final = Path("functions")
 
@@ -48,7 +48,7 @@ class Common:
 
     def settings(self) -> Settings:
         """The operator's settings. Raises InvalidSettingsError."""
-        from sandbox.settings import load_settings  # noqa: PLC0415 - brings pydantic
+        from sandbox.config.settings import load_settings  # noqa: PLC0415 - brings pydantic
 
         return load_settings(self.settings_file, self.environment)
 
@@ -129,7 +129,7 @@ def complete_function(
     incomplete: str,
 ) -> list[CompletionItem]:
     """Names of functions that begin with `incomplete`."""
-    from sandbox.discovery import discover  # noqa: PLC0415 - brings pydantic and yaml
+    from sandbox.functions.discovery import discover  # noqa: PLC0415 - brings pydantic and yaml
 
     found = discover(Path(ctx.params.get("functions_dir") or DEFAULT_FUNCTIONS))
     return [

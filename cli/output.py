@@ -19,7 +19,7 @@ from sandbox.units import format_duration, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sandbox.problems import Problem
+    from sandbox.documents.problems import Problem
 
 # Control characters (C0 but tab and newline, DEL, C1), lone surrogates, and what reorders or
 # breaks a line of text: U+2028, U+2029, the bidirectional controls and annotations.
@@ -106,8 +106,8 @@ def print_problem(problem: Problem) -> None:
     severity = click.style(f"{problem.severity}:", fg=colour, bold=True)
     where = click.style(_one_line(problem.where), bold=True)
     click.echo(f"{where}: {severity} {_indented(problem.message)}", err=True)
-    if problem.mend:
-        click.echo(f"  hint: {_indented(problem.mend)}", err=True)
+    if problem.hint:
+        click.echo(f"  hint: {_indented(problem.hint)}", err=True)
 
 
 def print_warning(message: str) -> None:

@@ -33,9 +33,9 @@ def record(common: Common) -> Iterator[sa.Engine]:
         raise click.UsageError(
             f"this needs the package {error.name}: pip install 'alyx-sandbox[serve]'"
         ) from None
-    engine = open_database(database_url(common.settings()))
+    database = open_database(database_url(common.settings()))
     try:
-        create_tables(engine, METADATA)
-        yield engine
+        create_tables(database, METADATA)
+        yield database
     finally:
-        engine.dispose()
+        database.dispose()

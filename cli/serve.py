@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sandbox.builds.failure import BuildFailedError
+from sandbox.deploy.watcher import Watcher
 from sandbox.errors import SandboxError
 from sandbox.executions.model import Call
 from sandbox.local.address import find_address
-from sandbox.server.life import Life
-from sandbox.server.requestlog import configure_logging
-from sandbox.watcher import Watcher
+from sandbox.server.lifecycle import Lifecycle
+from sandbox.server.telemetry.request_log import configure_logging
 
 from .companions import open_socket, prepare, screen_for
 from .options import Common, common_options
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sandbox.cancellation import Cancellation
+    from sandbox.config.settings import Settings
     from sandbox.local.server import Invoker
     from sandbox.models import FileUpload, FunctionResponse, LogEntry
     from sandbox.server.service import Service
-    from sandbox.settings import Settings
 
     from .companions import Screen
 
@@ -69,7 +69,7 @@ def serve(common: Common, host: str | None, port: int | None, watched: bool) -> 
         return _Companion(service, common, screen, watched=watched)
 
     try:
-        Life(load, common.functions, accompany=accompany, announce=announce).run()
+        Lifecycle(load, common.functions, accompany=accompany, announce=announce).run()
     finally:
         logs.close()
 

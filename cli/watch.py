@@ -6,10 +6,10 @@ import threading
 
 import click
 
-from sandbox.facade import Sandbox
+from sandbox.deploy.watcher import Watcher
+from sandbox.functions.secrets import load_secrets
 from sandbox.local.address import find_address
-from sandbox.secrets import load_secrets
-from sandbox.watcher import Watcher
+from sandbox.sandbox import Sandbox
 
 from .companions import prepare, screen_for, served
 from .options import Common, common_options

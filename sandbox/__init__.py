@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from sandbox.config.settings import Settings, load_settings
     from sandbox.errors import (
         Code,
         EngineUnavailableError,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         RuntimeNotAvailableError,
         SandboxError,
     )
-    from sandbox.facade import Sandbox
     from sandbox.models import (
         AuthContext,
         FileUpload,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         LogEntry,
         Stats,
     )
-    from sandbox.settings import Settings, load_settings
+    from sandbox.sandbox import Sandbox
 
 __version__ = "0.1.0"
 
@@ -58,11 +58,11 @@ _HOMES: Final = {
     "OverloadedError": "errors",
     "PolicyRefusedError": "errors",
     "RuntimeNotAvailableError": "errors",
-    "Sandbox": "facade",
+    "Sandbox": "sandbox",
     "SandboxError": "errors",
-    "Settings": "settings",
+    "Settings": "config.settings",
     "Stats": "models",
-    "load_settings": "settings",
+    "load_settings": "config.settings",
 }
 
 __all__ = [

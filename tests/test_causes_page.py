@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.config.settings import Settings
 from sandbox.errors import Code
-from sandbox.manifest import Manifest
-from sandbox.policy import LARGEST_SHM, SMALLEST_PIDS_UNDER_GVISOR
+from sandbox.functions.manifest import Manifest
+from sandbox.policy.container_spec import SMALLEST_PIDS_UNDER_GVISOR
+from sandbox.policy.limits import LARGEST_SHM
 from sandbox.protocol.json_values import MAX_CONTAINERS, MAX_DEPTH
 from sandbox.protocol.logs import MIN_ENTRY
-from sandbox.redaction import SHORTEST
-from sandbox.settings import Settings
+from sandbox.protocol.redaction import SHORTEST
 from tests.docker.test_causes import CASES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "causes.md").read_text()
@@ -23,7 +24,7 @@ ROWS = {
     for symptom, code, setting in re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|", PAGE, re.MULTILINE)
     if symptom not in ("symptom", "---")
 }
-# Held to by other tests: tests/test_outcome.py, tests/docker/test_executor.py.
+# Held to by other tests: tests/invocation/test_outcome.py, tests/docker/test_executor.py.
 ELSEWHERE = {"a run that takes too long", "a file that cannot be run", "a build that fails"}
 
 

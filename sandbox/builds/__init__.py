@@ -1,1 +1,3 @@
-"""What functions run from: dependencies installed and builds run, in containers."""
+"""Installs what functions depend on and runs their build steps, in containers; knows nothing of
+invocations.
+"""

@@ -20,31 +20,31 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sandbox import images
-from sandbox.builds.container import Job, run_build
-from sandbox.builds.dependencies import Request, find
+from sandbox.builds.build_command import STEP, step_env, step_image, step_registries
+from sandbox.builds.build_container import Job, run_build
+from sandbox.builds.build_network import ASKED, BuildNetwork
 from sandbox.builds.failure import BuildFailedError
 from sandbox.builds.installers import ALYX_DIR, INSTALLER_INFO, wrapped
-from sandbox.builds.network import ASKED, BuildNetwork
 from sandbox.builds.source import BundleSource
-from sandbox.builds.steps import STEP, step_env, step_image, step_registries
 from sandbox.cancellation import Cancellation
 from sandbox.engine.base import Mount
 from sandbox.errors import InvalidManifestError
+from sandbox.functions.dependencies import Request, find
 from sandbox.gateway.allocation import Attachment
-from sandbox.policy import choose_runtime_class
+from sandbox.images import image_builder as images
+from sandbox.policy.limits import choose_runtime_class
 from sandbox.runtimes import Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sandbox.bundle import Bundle, BundleStore
-    from sandbox.delivery import Delivery
+    from sandbox.config.settings import Settings
     from sandbox.engine.base import Engine, RuntimeClass
-    from sandbox.function import Function
-    from sandbox.reaper import Owner
-    from sandbox.settings import Settings
+    from sandbox.engine.delivery import Delivery
+    from sandbox.functions.function import Function
+    from sandbox.store.bundles import Bundle, BundleStore
+    from sandbox.store.owners import Owner
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from sandbox.runtimes import FUNCTION_DIR
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sandbox.builds.dependencies import Installer
+    from sandbox.functions.dependencies import Installer
 
 # Of a bundle, what is neither the author's nor in a place that the ecosystem prescribes.
 ALYX_DIR: Final = ".alyx"

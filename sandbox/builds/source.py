@@ -1,4 +1,4 @@
-"""A bundle's files, as `sandbox.builds.dependencies` asks for them."""
+"""A bundle's files, as `sandbox.functions.dependencies` asks for them."""
 
 from __future__ import annotations
 

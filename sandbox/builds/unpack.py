@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from sandbox.builds.failure import BuildFailedError
-from sandbox.tree import FIXED_TIME, MAX_DEPTH, NOT_THEIRS
+from sandbox.store.tree import FIXED_TIME, MAX_DEPTH, NOT_THEIRS
 from sandbox.units import MIB, format_size
 
 if TYPE_CHECKING:

@@ -1,1 +1,3 @@
-"""Container engines behind one seam (`sandbox.engine.base`)."""
+"""The seam to a container engine, and what every engine shares; knows no function, no policy and
+no protocol.
+"""

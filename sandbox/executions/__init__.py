@@ -1,1 +1,3 @@
-"""Executions on record, and those that wait for their turn."""
+"""The record of executions and the queue of those that nobody waits for; knows neither HTTP nor
+containers.
+"""

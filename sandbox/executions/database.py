@@ -21,7 +21,7 @@ from sandbox.errors import DatabaseUnavailableError, InvalidSettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.settings import Settings
+    from sandbox.config.settings import Settings
 
 # What the tables look like. A change of any table, whoever's it is, is a new version.
 SCHEMA_VERSION: Final = 1
@@ -54,58 +54,58 @@ def open_database(url: str | sa.URL) -> sa.Engine:
             newer version.
         DatabaseUnavailableError: it cannot be reached, or cannot be used.
     """
-    engine = _engine(url)
+    database = _database(url)
     try:
-        with using(engine):
-            _check_version(engine)
+        with using(database):
+            _check_version(database)
     except BaseException:
-        engine.dispose()
+        database.dispose()
         raise
-    return engine
+    return database
 
 
-def create_tables(engine: sa.Engine, metadata: sa.MetaData) -> None:
+def create_tables(database: sa.Engine, metadata: sa.MetaData) -> None:
     """Make the tables of `metadata` and their indexes that are not there yet.
 
     Raises:
         DatabaseUnavailableError: the database cannot be used.
     """
-    with using(engine), engine.begin() as connection:
+    with using(database), database.begin() as connection:
         _lock_tables(connection)
         metadata.create_all(connection)
 
 
 @contextlib.contextmanager
-def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+def reading(database: sa.Engine) -> Iterator[sa.Connection]:
     """A connection for reading; each statement sees what is committed when it begins."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield connection
 
 
 @contextlib.contextmanager
-def using(engine: sa.Engine) -> Iterator[None]:
+def using(database: sa.Engine) -> Iterator[None]:
     """Turn what the driver raises within into `DatabaseUnavailableError`, without passwords."""
     try:
         yield
     except (DBAPIError, PoolTimeoutError, OSError) as error:
-        raise unavailable(engine, error) from error
+        raise unavailable(database, error) from error
 
 
-def unavailable(engine: sa.Engine, error: Exception) -> DatabaseUnavailableError:
+def unavailable(database: sa.Engine, error: Exception) -> DatabaseUnavailableError:
     """What to raise for an error of the driver."""
     reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
     return DatabaseUnavailableError(
-        f"the database {shown_url(engine)} cannot be used: {reason}",
+        f"the database {shown_url(database)} cannot be used: {reason}",
         hint="`server.executions.database` in the settings says which it is",
     )
 
 
-def shown_url(engine: sa.Engine) -> str:
+def shown_url(database: sa.Engine) -> str:
     """The database's URL without its password."""
-    return engine.url.render_as_string(hide_password=True)
+    return database.url.render_as_string(hide_password=True)
 
 
-def _engine(text: str | sa.URL) -> sa.Engine:
+def _database(text: str | sa.URL) -> sa.Engine:
     try:
         url = sa.make_url(text)
         kind = url.get_backend_name()
@@ -143,13 +143,13 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         raise DatabaseUnavailableError(
             f"the database {path} cannot be used: {error.strerror}"
         ) from error
-    engine = sa.create_engine(
+    database = sa.create_engine(
         url,
         pool_timeout=_BUSY_SECONDS,
         connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
     )
 
-    @sa.event.listens_for(engine, "connect")
+    @sa.event.listens_for(database, "connect")
     def _prepare(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions begin where `_begin` says
         for pragma in (
@@ -160,16 +160,16 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         ):
             connection.execute(f"PRAGMA {pragma}")
 
-    @sa.event.listens_for(engine, "begin")
+    @sa.event.listens_for(database, "begin")
     def _begin(connection: sa.Connection) -> None:
         if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    return engine
+    return database
 
 
-def _check_version(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
+def _check_version(database: sa.Engine) -> None:
+    with database.begin() as connection:
         _lock_tables(connection)
         _version.create(connection, checkfirst=True)
         version = connection.scalar(sa.select(sa.func.max(_version.c.version)))
@@ -177,7 +177,7 @@ def _check_version(engine: sa.Engine) -> None:
             connection.execute(_version.insert().values(version=SCHEMA_VERSION))
         elif version > SCHEMA_VERSION:
             raise InvalidSettingsError(
-                f"the database {shown_url(engine)} has tables of version {version}, and this "
+                f"the database {shown_url(database)} has tables of version {version}, and this "
                 f"program knows those up to version {SCHEMA_VERSION}",
                 hint="use the newer program that wrote it, or another database",
             )

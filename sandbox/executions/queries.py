@@ -32,20 +32,20 @@ class Page:
     next: str | None = None
 
 
-def find(engine: sa.Engine, id: str) -> Execution | None:  # noqa: A002 - the field's name
+def find(database: sa.Engine, id: str) -> Execution | None:  # noqa: A002 - the field's name
     """The execution of that id, with its response where it is kept.
 
     Raises:
         DatabaseUnavailableError: the database cannot be used.
     """
     query = sa.select(EXECUTIONS).where(EXECUTIONS.c.id == id)
-    with using(engine), reading(engine) as connection:
+    with using(database), reading(database) as connection:
         row = connection.execute(query).mappings().first()
     return None if row is None else to_execution(row)
 
 
 def find_page(  # noqa: PLR0913
-    engine: sa.Engine,
+    database: sa.Engine,
     *,
     function: str | None = None,
     status: Status | None = None,
@@ -71,14 +71,14 @@ def find_page(  # noqa: PLR0913
     if before is not None:
         query = query.where(sa.tuple_(columns.created_at, columns.id) < sa.tuple_(*_place(before)))
     limit = max(1, min(limit, MOST_LISTED))
-    with using(engine), reading(engine) as connection:
+    with using(database), reading(database) as connection:
         rows = connection.execute(query.limit(limit + 1)).mappings().all()
     found = tuple(to_execution(row) for row in rows[:limit])
     return Page(executions=found, next=_cursor(found[-1]) if len(rows) > limit else None)
 
 
 def find_ended(
-    engine: sa.Engine, *, since: float, function: str | None = None
+    database: sa.Engine, *, since: float, function: str | None = None
 ) -> Iterator[Execution]:
     """Those that ended at `since` (seconds since the epoch) or later, in that order.
 
@@ -99,7 +99,7 @@ def find_ended(
         part = query
         if after is not None:
             part = query.where(sa.tuple_(columns.ended_at, columns.id) > sa.tuple_(*after))
-        with using(engine), reading(engine) as connection:
+        with using(database), reading(database) as connection:
             rows = connection.execute(part).mappings().all()
         yield from map(to_execution, rows)
         if len(rows) < MOST_LISTED:

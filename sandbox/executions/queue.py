@@ -49,7 +49,7 @@ class Claimed:
         return Attempt(attempts=self.execution.attempts, retries=self.retries, waits=self.waits)
 
 
-class Queue:
+class ExecutionQueue:
     """The queue, as the server `owner` sees it; `most` is how many may wait.
 
     Raises:
@@ -58,14 +58,14 @@ class Queue:
 
     def __init__(
         self,
-        engine: sa.Engine,
+        database: sa.Engine,
         *,
         owner: str,
         most: int,
         most_bytes: int,
         clock: Callable[[], float],
     ) -> None:
-        self._engine = engine
+        self._database = database
         self._owner = owner
         self._most = most
         self._most_bytes = most_bytes
@@ -80,9 +80,9 @@ class Queue:
         """
         row = to_row(execution, asynchronous=True, retries=retries, due_at=execution.created_at)
         document = to_document(call)
-        with using(self._engine):
+        with using(self._database):
             try:
-                with self._engine.begin() as connection:
+                with self._database.begin() as connection:
                     count, size = _waiting(connection)
                     if count >= self._most or size + execution.input_bytes > self._most_bytes:
                         raise OverloadedError(
@@ -95,13 +95,13 @@ class Queue:
 
     def waiting(self) -> int:
         """How many wait for their turn or for their next attempt."""
-        with using(self._engine), reading(self._engine) as connection:
+        with using(self._database), reading(self._database) as connection:
             return _waiting(connection)[0]
 
     def due_at(self) -> float | None:
         """When the next one is due, in seconds since the epoch."""
         query = sa.select(sa.func.min(_c.due_at)).where(WAITING)
-        with using(self._engine), reading(self._engine) as connection:
+        with using(self._database), reading(self._database) as connection:
             due_at: float | None = connection.scalar(query)
         return due_at
 
@@ -131,7 +131,7 @@ class Queue:
             )
             .returning(*LISTED)
         )
-        with using(self._engine), self._engine.begin() as connection:
+        with using(self._database), self._database.begin() as connection:
             row = connection.execute(taken).mappings().first()
             if row is None:
                 return None
@@ -179,13 +179,13 @@ class Queue:
         query = sa.select(_c.id).where(
             _c.status == "running", _c.owner == self._owner, _c.cancel_asked
         )
-        with using(self._engine), reading(self._engine) as connection:
+        with using(self._database), reading(self._database) as connection:
             return list(connection.scalars(query))
 
     def running_owners(self) -> set[str]:
         """The servers that run something, as far as the record says."""
         query = sa.select(_c.owner).distinct().where(_c.status == "running")
-        with using(self._engine), reading(self._engine) as connection:
+        with using(self._database), reading(self._database) as connection:
             return {owner for owner in connection.scalars(query) if owner is not None}
 
     def recover(self, dead: Collection[str]) -> int:
@@ -195,7 +195,7 @@ class Queue:
         run twice.
         """
         query = sa.select(*LISTED).where(_c.status == "running", _c.owner.in_(dead))
-        with using(self._engine), reading(self._engine) as connection:
+        with using(self._database), reading(self._database) as connection:
             rows = connection.execute(query).mappings().all()
         return sum(self._recover(row) for row in rows)
 
@@ -258,7 +258,7 @@ class Queue:
         values: dict[str, Any],
     ) -> bool:
         """Set columns of the one that `where` holds for; its input goes with its end."""
-        with using(self._engine), self._engine.begin() as connection:
+        with using(self._database), self._database.begin() as connection:
             changed = connection.execute(sa.update(EXECUTIONS).where(where).values(values))
             if changed.rowcount != 1:
                 return False

@@ -6,9 +6,9 @@ import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from sandbox.executions.log_tail import storable
 from sandbox.executions.model import Call, Execution
 from sandbox.executions.tables import EXECUTIONS
-from sandbox.executions.tail import storable
 from sandbox.models import FileUpload, dump_json
 
 if TYPE_CHECKING:

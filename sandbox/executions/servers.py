@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from sandbox.executions.database import reading, using
 from sandbox.executions.tables import SERVERS
-from sandbox.reaper import Owner, is_alive
+from sandbox.store.owners import Owner, is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -24,7 +24,7 @@ BEAT_SECONDS: Final = 5.0
 _SILENT_SECONDS: Final = 60.0
 
 
-class Server:
+class ServerHeartbeat:
     """This process among those that share the database; on record from the beginning.
 
     Raises:
@@ -32,9 +32,9 @@ class Server:
     """
 
     def __init__(
-        self, engine: sa.Engine, store: Path, *, clock: Callable[[], float] = time.monotonic
+        self, database: sa.Engine, store: Path, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._engine = engine
+        self._database = database
         self._store = store
         self._clock = clock
         # The beats of others, and when each was first seen.
@@ -42,7 +42,7 @@ class Server:
         self._owner = Owner(store)
         self.id = self._owner.id
         try:
-            with using(engine), engine.begin() as connection:
+            with using(database), database.begin() as connection:
                 values = {"owner": self.id, "store": self._owner.store_id, "beat": 0}
                 connection.execute(sa.insert(SERVERS).values(values))
         except BaseException:
@@ -52,12 +52,12 @@ class Server:
     def beat(self) -> None:
         """Tell the others that this one lives. Every `BEAT_SECONDS` is often enough."""
         own = SERVERS.c.owner == self.id
-        with using(self._engine), self._engine.begin() as connection:
+        with using(self._database), self._database.begin() as connection:
             connection.execute(sa.update(SERVERS).where(own).values(beat=SERVERS.c.beat + 1))
 
     def dead(self, owners: Collection[str]) -> set[str]:
         """Which of these have ended. One of another machine only after a minute of looking."""
-        with using(self._engine), reading(self._engine) as connection:
+        with using(self._database), reading(self._database) as connection:
             rows = connection.execute(sa.select(SERVERS).where(SERVERS.c.owner.in_(owners))).all()
         known = {row.owner: row for row in rows}
         gone = set(owners) - known.keys() - {self.id}
@@ -80,12 +80,12 @@ class Server:
 
     def others(self) -> set[str]:
         """All servers on record but this one."""
-        with using(self._engine), reading(self._engine) as connection:
+        with using(self._database), reading(self._database) as connection:
             return set(connection.scalars(sa.select(SERVERS.c.owner))) - {self.id}
 
     def forget(self, owners: Collection[str]) -> None:
         """Take servers that have ended, and whose executions are seen to, off the record."""
-        with using(self._engine), self._engine.begin() as connection:
+        with using(self._database), self._database.begin() as connection:
             connection.execute(sa.delete(SERVERS).where(SERVERS.c.owner.in_(owners)))
 
     def close(self) -> None:

@@ -14,17 +14,17 @@ import sqlalchemy as sa
 from sandbox.executions import queries
 from sandbox.executions.database import create_tables, database_url, open_database, reading, using
 from sandbox.executions.model import ENDED
-from sandbox.executions.queue import Queue
-from sandbox.executions.servers import Server
+from sandbox.executions.queue import ExecutionQueue
+from sandbox.executions.servers import ServerHeartbeat
 from sandbox.executions.tables import EXECUTIONS, METADATA
 from sandbox.executions.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandbox.config.server_settings import ExecutionSettings
+    from sandbox.config.settings import Settings
     from sandbox.executions.model import Execution, Status
-    from sandbox.server_settings import ExecutionSettings
-    from sandbox.settings import Settings
 
 # How many go in one transaction, so that nobody waits long for SQLite's lock.
 _FORGOTTEN_AT_ONCE: Final = 1000
@@ -36,42 +36,42 @@ def open_store(settings: Settings, *, clock: Callable[[], float] = time.time) ->
     Raises:
         InvalidSettingsError, DatabaseUnavailableError: see `open_database`.
     """
-    engine = open_database(database_url(settings))
+    database = open_database(database_url(settings))
     try:
-        create_tables(engine, METADATA)
-        server = Server(engine, settings.store_directory)
+        create_tables(database, METADATA)
+        server = ServerHeartbeat(database, settings.store_directory)
     except BaseException:
-        engine.dispose()
+        database.dispose()
         raise
-    return ExecutionStore(engine, settings.server.executions, server=server, clock=clock)
+    return ExecutionStore(database, settings.server.executions, server=server, clock=clock)
 
 
 class ExecutionStore:
     """Executions on record. Safe to use from many threads; whoever opens it closes it.
 
-    `engine` is the database, where others may keep tables of their own.
+    `database` is the database, where others may keep tables of their own.
     """
 
     def __init__(
         self,
-        engine: sa.Engine,
+        database: sa.Engine,
         settings: ExecutionSettings,
         *,
-        server: Server,
+        server: ServerHeartbeat,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.engine = engine
+        self.database = database
         self.settings = settings
         self.server = server
         self.clock = clock
-        self.queue = Queue(
-            engine,
+        self.queue = ExecutionQueue(
+            database,
             owner=server.id,
             most=settings.queue,
             most_bytes=settings.queue_bytes,
             clock=clock,
         )
-        self._writer = Writer(engine, owner=server.id)
+        self._writer = Writer(database, owner=server.id)
         self._closed = False
 
     @property
@@ -94,7 +94,7 @@ class ExecutionStore:
         Raises:
             DatabaseUnavailableError: the database cannot be used.
         """
-        return self._writer.get(id) or queries.find(self.engine, id)
+        return self._writer.get(id) or queries.find(self.database, id)
 
     def list(
         self,
@@ -108,7 +108,7 @@ class ExecutionStore:
         """Executions, newest first; see `queries.find_page`."""
         self._writer.flush(timeout=1.0)
         return queries.find_page(
-            self.engine,
+            self.database,
             function=function,
             status=status,
             caller=caller,
@@ -130,7 +130,7 @@ class ExecutionStore:
             .where(EXECUTIONS.c.status.in_(ENDED))
             .order_by(ended_at.desc(), id.desc())
         )
-        with using(self.engine), reading(self.engine) as connection:
+        with using(self.database), reading(self.database) as connection:
             first = connection.execute(
                 newest_first.offset(self.settings.keep_count).limit(1)
             ).first()
@@ -144,7 +144,7 @@ class ExecutionStore:
         statement = sa.delete(EXECUTIONS).where(EXECUTIONS.c.id.in_(some.scalar_subquery()))
         deleted = 0
         while True:
-            with using(self.engine), self.engine.begin() as connection:
+            with using(self.database), self.database.begin() as connection:
                 count = connection.execute(statement).rowcount
             deleted += count
             if count < _FORGOTTEN_AT_ONCE:
@@ -157,4 +157,4 @@ class ExecutionStore:
         self._closed = True
         self._writer.close()
         self.server.close()
-        self.engine.dispose()
+        self.database.dispose()

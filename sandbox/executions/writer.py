@@ -46,12 +46,12 @@ class Writer:
     Safe to use from many threads. `capacity` is how many it keeps while they cannot be written.
     """
 
-    def __init__(self, engine: sa.Engine, *, owner: str, capacity: int = 10_000) -> None:
-        self._engine = engine
+    def __init__(self, database: sa.Engine, *, owner: str, capacity: int = 10_000) -> None:
+        self._database = database
         self._owner = owner
         self._capacity = capacity
-        self._upsert = _upsert(engine.dialect.name)
-        self._upsert_many = _upsert_many_sqlite() if engine.dialect.name == "sqlite" else None
+        self._upsert = _upsert(database.dialect.name)
+        self._upsert_many = _upsert_many_sqlite() if database.dialect.name == "sqlite" else None
         self._changed = threading.Condition()
         # By id, the oldest first. `_writing` is what the thread has in its hands.
         self._waiting: dict[str, Execution] = {}
@@ -150,7 +150,7 @@ class Writer:
         """Write all at once; why the database could not be written."""
         try:
             rows = [self._row(one) for one in executions.values()]
-            with self._engine.begin() as connection:
+            with self._database.begin() as connection:
                 if self._upsert_many is None:
                     connection.execute(self._upsert, rows)
                 else:
@@ -164,7 +164,7 @@ class Writer:
     def _write_singly(self, executions: Mapping[str, Execution]) -> Exception | None:
         for execution in executions.values():
             try:
-                with self._engine.begin() as connection:
+                with self._database.begin() as connection:
                     connection.execute(self._upsert, [self._row(execution)])
             except _AWAY as error:
                 return error  # all are tried again: to write one twice changes nothing
@@ -183,7 +183,7 @@ class Writer:
     def _tell(self, error: Exception | None) -> None:
         """Log it when the database goes away, and when it is back."""
         if error is not None and not self._failing:
-            log.error("executions are not recorded for now: %s", unavailable(self._engine, error))
+            log.error("executions are not recorded for now: %s", unavailable(self._database, error))
         elif error is None and self._failing:
             log.warning("executions are recorded again; %d were not, so far", self._dropped)
         self._failing = error is not None

@@ -1,1 +1,3 @@
-"""The host side of the network policy: each container's way out, one socket per destination."""
+"""The functions' only way out: sockets on this host, joined to the destinations that are allowed;
+knows neither engines nor manifests.
+"""

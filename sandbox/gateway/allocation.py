@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from sandbox.config.destinations import Destination, GatewayRoute, NetworkPolicy
     from sandbox.engine.base import Mount
-    from sandbox.gateway.destinations import Destination, NetworkPolicy, Route
 
 # Where the gateway's sockets are inside a container.
 SOCKETS_DIR: Final = "/run/alyx"
@@ -32,7 +32,7 @@ class Listener:
     name: str
     address: str
     port: int
-    route: Route | None
+    route: GatewayRoute | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def allocate(policy: NetworkPolicy) -> Allocation:
     asked += policy.destinations
     hosts = {"localhost": _LOCALHOST}
     aliases = _free_aliases(asked)
-    places: dict[tuple[str, int], Route | None] = {}
+    places: dict[tuple[str, int], GatewayRoute | None] = {}
     proxied = False
     for destination in asked:
         route = policy.route(destination)

@@ -9,8 +9,8 @@ import re
 from http import HTTPStatus
 from typing import Final
 
-from sandbox.gateway.destinations import Destination
-from sandbox.problems import shown
+from sandbox.config.destinations import Destination
+from sandbox.documents.problems import shown
 
 HEADER_END: Final = b"\r\n\r\n"
 MAX_HEADER: Final = 8 * 1024

@@ -8,13 +8,13 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.gateway.addresses import parse_address, refusal
+from sandbox.config.addresses import parse_address, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandbox.gateway.addresses import IPAddress
-    from sandbox.gateway.destinations import Route
+    from sandbox.config.addresses import IPAddress
+    from sandbox.config.destinations import GatewayRoute
     from sandbox.gateway.resolver import Resolver
 
 # A name with more addresses than these has them for balance; a few are enough to try.
@@ -24,7 +24,7 @@ _MOST_ADDRESSES: Final = 8
 _MOST_LOOKUPS: Final = 4
 
 
-class RefusedError(Exception):
+class DestinationRefusedError(Exception):
     """The destination's addresses are such that nothing may be connected to; the text says why."""
 
 
@@ -45,7 +45,7 @@ class Dialer:
         self._pins: dict[str, asyncio.Task[tuple[IPAddress, ...]]] = {}
         self._lookups = asyncio.Semaphore(_MOST_LOOKUPS)
 
-    async def dial(self, route: Route) -> socket.socket:
+    async def dial(self, route: GatewayRoute) -> socket.socket:
         """A connected socket, which does not block.
 
         Raises:
@@ -64,7 +64,7 @@ class Dialer:
         for pin in self._pins.values():
             pin.cancel()
 
-    async def _addresses(self, route: Route) -> tuple[IPAddress, ...]:
+    async def _addresses(self, route: GatewayRoute) -> tuple[IPAddress, ...]:
         """Those of the destination's addresses that may be connected to; at least one."""
         literal = route.upstream.address
         found = (literal,) if literal is not None else await self._pinned(route.upstream.host)
@@ -72,7 +72,9 @@ class Dialer:
         if not good:
             reason = refusal(found[0], allow_private=route.allow_private)
             opens = refusal(found[0], allow_private=True) is None
-            raise RefusedError(f"{found[0]} {reason}{' (network.allow_private)' if opens else ''}")
+            raise DestinationRefusedError(
+                f"{found[0]} {reason}{' (network.allow_private)' if opens else ''}"
+            )
         return tuple(good[:_MOST_ADDRESSES])
 
     async def _pinned(self, host: str) -> tuple[IPAddress, ...]:

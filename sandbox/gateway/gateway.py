@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from sandbox.engine.base import Mount
+from sandbox.engine.loop_thread import LoopThread
 from sandbox.gateway.allocation import SOCKETS_DIR, Attachment, allocate
-from sandbox.gateway.loop import LoopThread
 from sandbox.gateway.resolver import system_resolver
 from sandbox.gateway.tally import Tally
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from sandbox.config.destinations import GatewayRoute, NetworkPolicy
+    from sandbox.config.settings import NetworkSettings
     from sandbox.gateway.allocation import Allocation, Listener
-    from sandbox.gateway.destinations import NetworkPolicy, Route
     from sandbox.gateway.relay import Relay
     from sandbox.gateway.resolver import Resolver
     from sandbox.models import NetworkStats
-    from sandbox.settings import NetworkSettings
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Gateway:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._gateways.forget(self)
 
-    async def _start(self, sockets: list[tuple[socket.socket, Route | None]]) -> None:
+    async def _start(self, sockets: list[tuple[socket.socket, GatewayRoute | None]]) -> None:
         from sandbox.gateway.dialer import Dialer  # noqa: PLC0415 - with asyncio, in its thread
         from sandbox.gateway.relay import Relay  # noqa: PLC0415
 
@@ -210,11 +210,11 @@ def _log_defect(started: Future[None]) -> None:
 
 def _listen(
     directory: Path, listeners: tuple[Listener, ...]
-) -> list[tuple[socket.socket, Route | None]]:
+) -> list[tuple[socket.socket, GatewayRoute | None]]:
     """A listening socket for each, in a directory made for them."""
     directory.mkdir(mode=0o755)
     directory.chmod(0o755)  # whatever the umask
-    sockets: list[tuple[socket.socket, Route | None]] = []
+    sockets: list[tuple[socket.socket, GatewayRoute | None]] = []
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
         for listener in listeners:

@@ -13,16 +13,16 @@ import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from sandbox.config.destinations import NOT_ALLOWED
 from sandbox.gateway import connect
 from sandbox.gateway.connect import ProxyError
-from sandbox.gateway.destinations import NOT_ALLOWED
-from sandbox.gateway.dialer import RefusedError, UnreachableError
+from sandbox.gateway.dialer import DestinationRefusedError, UnreachableError
 from sandbox.gateway.tally import CapExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sandbox.gateway.destinations import NetworkPolicy, Route
+    from sandbox.config.destinations import GatewayRoute, NetworkPolicy
     from sandbox.gateway.dialer import Dialer
     from sandbox.gateway.tally import Tally
 
@@ -43,7 +43,7 @@ class Relay:
 
     def __init__(
         self,
-        sockets: Iterable[tuple[socket.socket, Route | None]],
+        sockets: Iterable[tuple[socket.socket, GatewayRoute | None]],
         *,
         policy: NetworkPolicy,
         dialer: Dialer,
@@ -113,7 +113,7 @@ class Relay:
 
         task.add_done_callback(ended)
 
-    async def _serve(self, client: socket.socket, route: Route | None, tally: Tally) -> None:
+    async def _serve(self, client: socket.socket, route: GatewayRoute | None, tally: Tally) -> None:
         """One connection, from its first byte to its last."""
         try:
             if route is None:
@@ -125,11 +125,11 @@ class Relay:
         except Exception:  # the edge of a task: nobody awaits it
             log.exception("a defect of ours ended a connection")
 
-    async def _direct(self, client: socket.socket, route: Route, tally: Tally) -> None:
+    async def _direct(self, client: socket.socket, route: GatewayRoute, tally: Tally) -> None:
         destination = str(route.destination)
         try:
             upstream = await self._dialer.dial(route)
-        except RefusedError as refused:
+        except DestinationRefusedError as refused:
             tally.deny(destination, str(refused))
         except UnreachableError as unreachable:
             tally.failed(destination, str(unreachable))
@@ -148,7 +148,7 @@ class Relay:
                 raise ProxyError(HTTPStatus.FORBIDDEN, NOT_ALLOWED, target=str(destination))
             try:
                 upstream = await self._dialer.dial(route)
-            except RefusedError as refused:
+            except DestinationRefusedError as refused:
                 raise ProxyError(
                     HTTPStatus.FORBIDDEN, str(refused), target=str(destination)
                 ) from None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from sandbox.gateway.destinations import NOT_ALLOWED
+from sandbox.config.destinations import NOT_ALLOWED
+from sandbox.documents.problems import printable
 from sandbox.models import LogEntry, NetworkDenied, NetworkStats
-from sandbox.problems import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sandbox.gateway.destinations import NetworkPolicy
+    from sandbox.config.destinations import NetworkPolicy
 
 _USE_PROXY: Final = "matches a wildcard, which is reached only through the proxy in HTTPS_PROXY"
 # In the one line of the log; the response has them all.

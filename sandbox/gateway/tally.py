@@ -11,7 +11,7 @@ from sandbox.models import NetworkAllowed, NetworkDenied, NetworkStats
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
-    from sandbox.settings import NetworkSettings
+    from sandbox.config.settings import NetworkSettings
 
 # Under a wildcard a function chooses the names. What comes after so many counts as one.
 MOST_ENTRIES: Final = 100

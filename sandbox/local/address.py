@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sandbox import __version__
-from sandbox.places import ENV_OF_OPTIONS, ENV_PREFIX, SETTINGS_FILE, cache_directory
+from sandbox.config.locations import ENV_OF_OPTIONS, ENV_PREFIX, SETTINGS_FILE, cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,8 +14,8 @@ from sandbox.local.messages import (
     Failure,
     Hello,
     Invoke,
-    Lines,
-    Log,
+    LineReader,
+    LogMessage,
     MessageError,
     Response,
     decode,
@@ -49,7 +49,7 @@ class Connection:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._lines = Lines(_MOST_BYTES)
+        self._lines = LineReader(_MOST_BYTES)
         self._arrived: deque[bytes] = deque()
         self._socket.settimeout(_GREETING_SECONDS)
         hello = next(self._messages(), None)
@@ -86,7 +86,7 @@ class Connection:
     def _answer(self, on_log: Callable[[dict[str, Any]], None]) -> str:
         try:
             for message in self._messages():
-                if isinstance(message, Log):
+                if isinstance(message, LogMessage):
                     on_log(message.entry)
                 elif isinstance(message, Response):
                     return message.text

@@ -47,7 +47,7 @@ class Invoke:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Log:
+class LogMessage:
     """One log entry: level, message, data, timestamp."""
 
     entry: dict[str, Any]
@@ -70,12 +70,12 @@ class Failure:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-Message = Hello | Invoke | Log | Response | Failure
+Message = Hello | Invoke | LogMessage | Response | Failure
 
 _NAMES: Final[dict[type[Message], str]] = {
     Hello: "hello",
     Invoke: "invoke",
-    Log: "log",
+    LogMessage: "log",
     Response: "response",
     Failure: "failure",
 }
@@ -122,7 +122,7 @@ def decode(line: bytes) -> Message:
     return message
 
 
-class Lines:
+class LineReader:
     """Cuts what arrives into lines of at most `most` bytes."""
 
     def __init__(self, most: int) -> None:

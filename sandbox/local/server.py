@@ -20,8 +20,8 @@ from sandbox.local.messages import (
     ENVELOPE_BYTES,
     Hello,
     Invoke,
-    Lines,
-    Log,
+    LineReader,
+    LogMessage,
     MessageError,
     Response,
     decode,
@@ -29,8 +29,8 @@ from sandbox.local.messages import (
     failure_from,
 )
 from sandbox.local.sockets import inside, peer_is_us, private_directory
-from sandbox.locks import try_lock
 from sandbox.models import FileUpload
+from sandbox.store.locks import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ class AddressInUseError(Exception):
     """Another process serves at this address."""
 
 
-class Server:
+class LocalServer:
     """Serves invocations at `address` until it is closed; a context manager.
 
     `max_request` is in bytes. `patience`, in seconds, is how long a client may take to send its
@@ -193,7 +193,7 @@ class Server:
 
     def _receive(self, connection: socket.socket) -> Invoke | None:
         """The request; None if the client changed its mind."""
-        lines = Lines(2 * self._max_request + ENVELOPE_BYTES)
+        lines = LineReader(2 * self._max_request + ENVELOPE_BYTES)
         while data := connection.recv(1 << 16):
             for line in lines.feed(data):
                 message = decode(line)
@@ -207,7 +207,7 @@ class Server:
     ) -> Message:
         def send_log(entry: LogEntry) -> None:
             try:
-                _send(connection, Log(entry=entry.to_dict()))
+                _send(connection, LogMessage(entry=entry.to_dict()))
             except OSError:  # gone, or does not read
                 cancellation.cancel()
 

@@ -1,1 +1,1 @@
-"""The warm pool: containers that have booted before they are asked, each for one invocation."""
+"""Containers kept ready, and who waits for one; knows nothing of what is said to them."""

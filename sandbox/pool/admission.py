@@ -18,7 +18,7 @@ LONGEST_RETRY: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Queue:
+class QueueState:
     """The queue when an invocation of one function comes, without it. Seconds; None: not known.
 
     `waiting` and `waiting_here` count the invocations without a container, of all functions and
@@ -60,7 +60,7 @@ class Rejected:
     reason: str
 
 
-def expected_wait(queue: Queue) -> float:
+def expected_wait(queue: QueueState) -> float:
     """Seconds from now until a container begins to serve an invocation that comes now.
 
     The wait for a place: with all of them taken, one comes free each `hold / places` seconds, and
@@ -75,7 +75,7 @@ def expected_wait(queue: Queue) -> float:
     return place + boot
 
 
-def admit(queue: Queue, limits: QueueLimits, *, time_left: float) -> Admitted | Rejected:
+def admit(queue: QueueState, limits: QueueLimits, *, time_left: float) -> Admitted | Rejected:
     """Whether the invocation is to wait; `time_left` is what its deadline leaves, in seconds.
 
     The deadline covers queue, boot and run. An estimate is no promise: an invocation that can be
@@ -99,11 +99,11 @@ def admit(queue: Queue, limits: QueueLimits, *, time_left: float) -> Admitted | 
     return Admitted(wait)
 
 
-def _rejected(queue: Queue, reason: str) -> Rejected:
+def _rejected(queue: QueueState, reason: str) -> Rejected:
     # By then half of those who wait now are through.
     drained = queue.waiting / 2 * _hold(queue) / max(1, queue.places)
     return Rejected(min(LONGEST_RETRY, max(SHORTEST_RETRY, drained)), reason)
 
 
-def _hold(queue: Queue) -> float:
+def _hold(queue: QueueState) -> float:
     return UNKNOWN_BOOT + UNKNOWN_RUN if queue.hold is None else queue.hold

@@ -120,7 +120,7 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class State:
+class PoolState:
     """What there is to decide about.
 
     After one function's change it is enough to list that one, with the load of the others as
@@ -169,7 +169,7 @@ _WAITING, _MINIMUM, _EXPECTED = range(3)
 _REASONS: Final[tuple[Reason, ...]] = ("waiting", "minimum", "expected")
 
 
-def plan(state: State, now: float) -> list[Action]:
+def plan(state: PoolState, now: float) -> list[Action]:
     """What to do at `now`: first the stops, then the starts, most urgent first.
 
     Carried out in this order, nothing exceeds the budget. `now` is on the arrivals' clock.
@@ -282,7 +282,7 @@ def _rank_of(item: tuple[_Rank, Demand]) -> _Rank:
 class _Ledger:
     """What is left of the budget, and which containers may be stopped to have more."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: PoolState) -> None:
         listed, elsewhere = load(state.functions), state.elsewhere
         budget = state.budget
         self._containers = budget.containers - listed.containers - elsewhere.containers

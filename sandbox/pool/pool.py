@@ -2,8 +2,8 @@
 
 Decisions are made under the lock; what the engine has to do for them is done by the launcher's
 threads. What is to be booted or let go is decided by `sandbox.pool.plan`; this module carries it
-out. `sandbox.pool.keeper` hears the instances that nobody uses: when they have booted, and when
-they die.
+out. `sandbox.pool.idle_listener` hears the instances that nobody uses: when they have booted, and
+when they die.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from sandbox.engine.steps import Woken
 from sandbox.errors import OverloadedError
-from sandbox.pool.admission import Queue, QueueLimits, Rejected, admit
-from sandbox.pool.keeper import Keeper
-from sandbox.pool.plan import Budget, Load, Start, State, load, plan
-from sandbox.pool.shelf import Shelf, Waiter, smoothed
-from sandbox.waits import Woken
+from sandbox.pool.admission import QueueLimits, QueueState, Rejected, admit
+from sandbox.pool.idle_listener import IdleListener
+from sandbox.pool.plan import Budget, Load, PoolState, Start, load, plan
+from sandbox.pool.version_pool import VersionPool, Waiter, smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from sandbox.cancellation import Cancellation
-    from sandbox.deploy import Deployment
-    from sandbox.instance import Instance
-    from sandbox.launcher import Launcher
-    from sandbox.pool.notes import ColdNotes
-    from sandbox.settings import Settings
-    from sandbox.waits import Steps
+    from sandbox.config.settings import Settings
+    from sandbox.containers.instance import Instance
+    from sandbox.containers.launcher import Launcher
+    from sandbox.deploy.deployer import Deployment
+    from sandbox.engine.steps import Steps
+    from sandbox.store.cold_functions import ColdFunctions
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +64,13 @@ class Pool:
         launcher: Launcher,
         settings: Settings,
         *,
-        cold_notes: ColdNotes,
+        cold_functions: ColdFunctions,
         ahead: bool = True,
     ) -> None:
         self._launcher = launcher
         self._settings = settings
         self._ahead = ahead and settings.pool.enabled
-        self._cold_notes = cold_notes
+        self._cold_functions = cold_functions
         starts = settings.pool.starts or max(1, (os.cpu_count() or 1) // 2)
         self._budget = Budget(
             containers=settings.pool.containers,
@@ -82,9 +82,9 @@ class Pool:
             length=settings.queue.length, per_function=settings.queue.per_function
         )
         self._lock = threading.Lock()
-        self._shelves: dict[str, Shelf] = {}
+        self._version_pools: dict[str, VersionPool] = {}
         # The version in force of each function, by name.
-        self._versions: dict[str, Shelf] = {}
+        self._versions: dict[str, VersionPool] = {}
         self._running = 0
         # Who is in a queue, and which of them have not had their turn yet.
         self._queued = 0
@@ -93,7 +93,7 @@ class Pool:
         self._hold_seconds: float | None = None
         self._changed: set[str] = set()
         self._closed = False
-        self._keeper = Keeper(overhear=self._overhear, tick=self._tick)
+        self._idle_listener = IdleListener(overhear=self._overhear, tick=self._tick)
         launcher.on_removed = self._removed
 
     def acquire(
@@ -110,30 +110,30 @@ class Pool:
             SandboxError: the engine could not make one.
         """
         with self._lock:
-            shelf = self._shelf(deployment)
+            version_pool = self._version_pool(deployment)
             now = time.monotonic()
-            shelf.arrivals.note(now)
+            version_pool.arrivals.note(now)
             if self._running < self._settings.concurrency and not self._waiting:
-                instance = self._unpark(shelf)
+                instance = self._unpark(version_pool)
                 if instance is not None:
                     self._running += 1
-                    shelf.busy += 1
+                    version_pool.busy += 1
                     instance.granted_at = now
                     return instance
-            waiter = self._enqueue(shelf, now, deadline)
+            waiter = self._enqueue(version_pool, now, deadline)
             self._dispatch()
         wake = waiter.woken.set
         cancellation.on_cancel(wake)
         try:
             yield Woken(waiter.woken, deadline)
         except BaseException:  # Ctrl-C: what was made for it is nobody's now
-            self._leave(shelf, waiter)
+            self._leave(version_pool, waiter)
             if waiter.instance is not None:
                 self.release(waiter.instance, reusable=False, gently=False)
             raise
         finally:
             cancellation.forget(wake)
-        self._leave(shelf, waiter)
+        self._leave(version_pool, waiter)
         if waiter.instance is not None:
             return waiter.instance
         if waiter.error is not None:
@@ -151,38 +151,38 @@ class Pool:
     def release(self, instance: Instance, *, reusable: bool, gently: bool) -> None:
         """Give an instance back: kept if `reusable`, else removed; `gently` lets it end first."""
         with self._lock:
-            shelf = self._shelves[instance.deployment.key]
+            version_pool = self._version_pools[instance.deployment.key]
             self._running -= 1
-            shelf.busy -= 1
+            version_pool.busy -= 1
             held = time.monotonic() - instance.granted_at
             self._hold_seconds = smoothed(self._hold_seconds, held)
-            shelf.run_seconds = smoothed(shelf.run_seconds, held)
-            kept = reusable and not shelf.retired and instance.usable
+            version_pool.run_seconds = smoothed(version_pool.run_seconds, held)
+            kept = reusable and not version_pool.retired and instance.usable
             if kept:
                 instance.renew()
-                self._place(shelf, instance)
+                self._place(version_pool, instance)
             self._dispatch()
             if not kept:  # one that is kept leaves everything as it was before it was asked
-                self._note_change(shelf)
-            self._forget_if_empty(shelf)
+                self._note_change(version_pool)
+            self._forget_if_empty(version_pool)
         if not kept:
             self._launcher.discard(instance, gently=gently)
 
     def offer(self, instance: Instance) -> None:
         """Take an instance that has booted, of what is from now on its function's version."""
         with self._lock:
-            shelf = self._shelf(instance.deployment)
+            version_pool = self._version_pool(instance.deployment)
             kept = self._ahead and not self._closed and instance.usable
             if kept:
-                self._place(shelf, instance)
-            self._note_change(shelf)
+                self._place(version_pool, instance)
+            self._note_change(version_pool)
         if not kept:
             self._launcher.discard(instance)
 
     def keep(self, deployment: Deployment) -> None:
         """Keep as many of it booted as settings and manifest ask for; it is its version now."""
         with self._lock:
-            self._note_change(self._shelf(deployment))
+            self._note_change(self._version_pool(deployment))
 
     def retain(self, names: Collection[str]) -> None:
         """There are no functions but these: let go of what is kept for others."""
@@ -196,15 +196,15 @@ class Pool:
         with self._lock:
             return {
                 name: {
-                    "version": shelf.deployment.bundle.digest,
-                    "ready": len(shelf.ready),
-                    "booting": shelf.coming,
-                    "busy": shelf.busy,
-                    "waiting": len(shelf.waiters),
-                    "cold_only": shelf.cold_only or None,
-                    "boot_failure": shelf.failure or None,
+                    "version": version_pool.deployment.bundle.digest,
+                    "ready": len(version_pool.ready),
+                    "booting": version_pool.coming,
+                    "busy": version_pool.busy,
+                    "waiting": len(version_pool.waiters),
+                    "cold_only": version_pool.cold_only or None,
+                    "boot_failure": version_pool.failure or None,
                 }
-                for name, shelf in self._versions.items()
+                for name, version_pool in self._versions.items()
             }
 
     def close(self) -> None:
@@ -213,61 +213,64 @@ class Pool:
             if self._closed:
                 return
             self._closed = True
-            for shelf in list(self._shelves.values()):
-                self._retire(shelf)
-        self._keeper.close()
+            for version_pool in list(self._version_pools.values()):
+                self._retire(version_pool)
+        self._idle_listener.close()
 
-    def _leave(self, shelf: Shelf, waiter: Waiter) -> None:
+    def _leave(self, version_pool: VersionPool, waiter: Waiter) -> None:
         """A waiter's wait is over, well or not."""
         with self._lock:
-            shelf.waiters.remove(waiter)
+            version_pool.waiters.remove(waiter)
             self._queued -= 1
             if not waiter.granted:
                 self._waiting -= 1
             elif waiter.instance is None:
                 self._running -= 1
                 self._dispatch()
-            self._forget_if_empty(shelf)
+            self._forget_if_empty(version_pool)
 
     # Everything below is called with the lock held, but where it says otherwise.
 
-    def _shelf(self, deployment: Deployment) -> Shelf:
-        """The shelf of this version, which is in force from now on."""
-        shelf = self._shelves.get(deployment.key)
-        if shelf is None:
-            shelf = Shelf(deployment.key, deployment, cold_only=deployment.cold_only)
-            self._shelves[deployment.key] = shelf
+    def _version_pool(self, deployment: Deployment) -> VersionPool:
+        """The version_pool of this version, which is in force from now on."""
+        version_pool = self._version_pools.get(deployment.key)
+        if version_pool is None:
+            version_pool = VersionPool(deployment.key, deployment, cold_only=deployment.cold_only)
+            self._version_pools[deployment.key] = version_pool
         name = deployment.function.name
         before = self._versions.get(name)
-        if before is not shelf:
-            self._versions[name] = shelf
-            shelf.retired = False
+        if before is not version_pool:
+            self._versions[name] = version_pool
+            version_pool.retired = False
             if before is not None:
                 # How it is called does not change with its files.
-                shelf.arrivals, shelf.boot_seconds = before.arrivals, before.boot_seconds
+                version_pool.arrivals, version_pool.boot_seconds = (
+                    before.arrivals,
+                    before.boot_seconds,
+                )
                 self._retire(before)
-        return shelf
+        return version_pool
 
-    def _retire(self, shelf: Shelf) -> None:
-        shelf.retired = True
-        while (instance := self._unpark(shelf)) is not None:
+    def _retire(self, version_pool: VersionPool) -> None:
+        version_pool.retired = True
+        while (instance := self._unpark(version_pool)) is not None:
             self._launcher.discard(instance)
-        self._forget_if_empty(shelf)
+        self._forget_if_empty(version_pool)
 
-    def _forget_if_empty(self, shelf: Shelf) -> None:
-        if shelf.retired and not shelf.containers and not shelf.waiters:
-            self._shelves.pop(shelf.key, None)
+    def _forget_if_empty(self, version_pool: VersionPool) -> None:
+        if version_pool.retired and not version_pool.containers and not version_pool.waiters:
+            self._version_pools.pop(version_pool.key, None)
 
-    def _enqueue(self, shelf: Shelf, now: float, deadline: float) -> Waiter:
+    def _enqueue(self, version_pool: VersionPool, now: float, deadline: float) -> Waiter:
         """Have an invocation wait, or refuse it at once where waiting cannot help."""
-        queue = Queue(
+        queue = QueueState(
             waiting=self._waiting,
-            waiting_here=sum(not waiter.granted for waiter in shelf.waiters),
+            waiting_here=sum(not waiter.granted for waiter in version_pool.waiters),
             busy=self._running,
             places=self._settings.concurrency,
-            ready=len(shelf.ready),
-            boot=shelf.boot_seconds,
-            run=shelf.run_seconds,
+            ready=len(version_pool.ready),
+            boot=version_pool.boot_seconds,
+            run=version_pool.run_seconds,
             hold=self._hold_seconds,
         )
         decision = admit(queue, self._limits, time_left=deadline - now)
@@ -278,7 +281,7 @@ class Pool:
                 hint="try again later; the operator can raise `concurrency` or `queue`",
             )
         waiter = Waiter(now)
-        shelf.waiters.append(waiter)
+        version_pool.waiters.append(waiter)
         self._queued += 1
         self._waiting += 1
         return waiter
@@ -287,50 +290,54 @@ class Pool:
         """Give turns to who waits, fewest in use first; and instances to whose turn it is."""
         while self._waiting and self._running < self._settings.concurrency:
             waiting = [
-                (shelf.load, waiter.since, shelf, waiter)
-                for shelf in self._shelves.values()
-                if (waiter := next((item for item in shelf.waiters if not item.granted), None))
+                (version_pool.load, waiter.since, version_pool, waiter)
+                for version_pool in self._version_pools.values()
+                if (
+                    waiter := next(
+                        (item for item in version_pool.waiters if not item.granted), None
+                    )
+                )
             ]
-            _, _, shelf, waiter = min(waiting, key=lambda item: item[:2])
+            _, _, version_pool, waiter = min(waiting, key=lambda item: item[:2])
             waiter.granted = True
             waiter.granted_at = time.monotonic()
             self._waiting -= 1
             self._running += 1
         if self._queued:
-            for shelf in self._shelves.values():
-                self._serve(shelf)
+            for version_pool in self._version_pools.values():
+                self._serve(version_pool)
 
-    def _serve(self, shelf: Shelf) -> None:
+    def _serve(self, version_pool: VersionPool) -> None:
         """Give instances to whose turn it is; start those that are missing."""
-        while (waiter := shelf.next_unserved()) is not None:
-            instance = self._unpark(shelf)
+        while (waiter := version_pool.next_unserved()) is not None:
+            instance = self._unpark(version_pool)
             if instance is None:
                 break
-            shelf.hand(waiter, instance)
-        for _ in range(shelf.unserved - len(shelf.launches) - shelf.overheard):
+            version_pool.hand(waiter, instance)
+        for _ in range(version_pool.unserved - len(version_pool.launches) - version_pool.overheard):
             if self._containers() >= self._budget.containers:
-                self._note_change(shelf)  # the plan takes the room from somebody
+                self._note_change(version_pool)  # the plan takes the room from somebody
                 return
-            self._start(shelf)
+            self._start(version_pool)
 
     def _containers(self) -> int:
-        in_use = sum(shelf.containers for shelf in self._shelves.values())
+        in_use = sum(version_pool.containers for version_pool in self._version_pools.values())
         return in_use + self._launcher.removing
 
-    def _unpark(self, shelf: Shelf) -> Instance | None:
-        instance = shelf.take()
+    def _unpark(self, version_pool: VersionPool) -> Instance | None:
+        instance = version_pool.take()
         if instance is not None:
-            self._keeper.ignore(instance)
+            self._idle_listener.ignore(instance)
         return instance
 
-    def _place(self, shelf: Shelf, instance: Instance) -> None:
+    def _place(self, version_pool: VersionPool, instance: Instance) -> None:
         """Give an instance to who waits for one, else keep it."""
-        waiter = shelf.next_unserved()
+        waiter = version_pool.next_unserved()
         if waiter is not None:
-            shelf.hand(waiter, instance)
+            version_pool.hand(waiter, instance)
             return
-        shelf.put(instance)
-        self._keeper.listen(instance)
+        version_pool.put(instance)
+        self._idle_listener.listen(instance)
 
     def _removed(self) -> None:
         """A container is gone from the engine, and leaves room; without the lock."""
@@ -338,48 +345,48 @@ class Pool:
             with self._lock:
                 self._dispatch()
 
-    def _start(self, shelf: Shelf) -> None:
+    def _start(self, version_pool: VersionPool) -> None:
         now = time.monotonic()
-        shelf.started_at = now
-        shelf.launches.append(now)
-        self._launcher.submit(lambda: self._launch(shelf, now))
+        version_pool.started_at = now
+        version_pool.launches.append(now)
+        self._launcher.submit(lambda: self._launch(version_pool, now))
 
-    def _launch(self, shelf: Shelf, since: float) -> None:
-        """Make an instance for the shelf; in a thread of the launcher's, without the lock."""
+    def _launch(self, version_pool: VersionPool, since: float) -> None:
+        """Make an instance for the version; in a thread of the launcher's, without the lock."""
         try:
-            instance = self._launcher.launch(shelf.deployment)
+            instance = self._launcher.launch(version_pool.deployment)
         except Exception as error:  # the edge of a thread; who waits for it raises it
-            log.debug("could not launch %s", shelf.deployment.function.name, exc_info=True)
+            log.debug("could not launch %s", version_pool.deployment.function.name, exc_info=True)
             with self._lock:
-                shelf.launches.remove(since)
-                self._launch_failed(shelf, error)
+                version_pool.launches.remove(since)
+                self._launch_failed(version_pool, error)
             return
         with self._lock:
-            shelf.launches.remove(since)
-            wanted = shelf.next_unserved() is not None
-            kept = wanted or (self._ahead and not shelf.retired and instance.usable)
+            version_pool.launches.remove(since)
+            wanted = version_pool.next_unserved() is not None
+            kept = wanted or (self._ahead and not version_pool.retired and instance.usable)
             if kept:
-                self._place(shelf, instance)
+                self._place(version_pool, instance)
             elif instance.failure is not None:
-                shelf.failed(instance.failure.message, time.monotonic())
-            self._note_change(shelf)
-            self._forget_if_empty(shelf)
+                version_pool.failed(instance.failure.message, time.monotonic())
+            self._note_change(version_pool)
+            self._forget_if_empty(version_pool)
         if not kept:
             self._launcher.discard(instance)
 
-    def _launch_failed(self, shelf: Shelf, error: Exception) -> None:
-        shelf.failed(str(error), time.monotonic())
-        waiter = shelf.next_unserved()
+    def _launch_failed(self, version_pool: VersionPool, error: Exception) -> None:
+        version_pool.failed(str(error), time.monotonic())
+        waiter = version_pool.next_unserved()
         if waiter is not None:
             waiter.error = error
             waiter.woken.set()
-        self._note_change(shelf)
-        self._forget_if_empty(shelf)
+        self._note_change(version_pool)
+        self._forget_if_empty(version_pool)
 
-    def _note_change(self, shelf: Shelf) -> None:
+    def _note_change(self, version_pool: VersionPool) -> None:
         if self._ahead and not self._closed:
-            self._changed.add(shelf.key)
-            self._keeper.wake()
+            self._changed.add(version_pool.key)
+            self._idle_listener.wake()
 
     # In the keeper's thread; without the lock.
 
@@ -396,70 +403,77 @@ class Pool:
     def _overhear(self, descriptor: int) -> None:
         """Take what an instance says that nobody uses."""
         with self._lock:
-            instance = self._keeper.heard(descriptor)
+            instance = self._idle_listener.heard(descriptor)
             if instance is None:
                 return  # it was taken a moment ago
-            shelf = self._shelves[instance.deployment.key]
-            shelf.drop(instance)
-            shelf.overheard += 1
+            version_pool = self._version_pools[instance.deployment.key]
+            version_pool.drop(instance)
+            version_pool.overheard += 1
         was_ready = instance.ready
         instance.overhear()
         with self._lock:
-            shelf.overheard -= 1
-            if instance.usable and not instance.spoke_unasked and not shelf.retired:
+            version_pool.overheard -= 1
+            if instance.usable and not instance.spoke_unasked and not version_pool.retired:
                 if instance.ready and not was_ready:
-                    shelf.booted(time.monotonic() - instance.created_at)
-                    self._changed.add(shelf.key)
-                self._place(shelf, instance)
+                    version_pool.booted(time.monotonic() - instance.created_at)
+                    self._changed.add(version_pool.key)
+                self._place(version_pool, instance)
                 return
-            lost = not shelf.retired
+            lost = not version_pool.retired
             if lost:
-                self._lose(shelf, instance, was_ready=was_ready)
-            self._serve(shelf)
-            self._forget_if_empty(shelf)
+                self._lose(version_pool, instance, was_ready=was_ready)
+            self._serve(version_pool)
+            self._forget_if_empty(version_pool)
         self._launcher.discard(instance)
-        if lost and shelf.cold_only:
-            self._cold_notes.add(shelf.deployment.source_digest, shelf.cold_only)
+        if lost and version_pool.cold_only:
+            self._cold_functions.add(version_pool.deployment.source_digest, version_pool.cold_only)
 
-    def _lose(self, shelf: Shelf, instance: Instance, *, was_ready: bool) -> None:
+    def _lose(self, version_pool: VersionPool, instance: Instance, *, was_ready: bool) -> None:
         """An instance has died, or spoken out of turn, before it was asked."""
-        self._changed.add(shelf.key)
+        self._changed.add(version_pool.key)
         reason = instance.why_lost
         if instance.deployment.function.interface == "stdio" and instance.flood is None:
-            shelf.cold_only = reason
+            version_pool.cold_only = reason
         elif not was_ready:
-            shelf.failed(reason, time.monotonic())
+            version_pool.failed(reason, time.monotonic())
 
     def _expire_boots(self) -> None:
         """Let go of what takes too long to boot."""
         now = time.monotonic()
-        for shelf in list(self._shelves.values()):
-            while shelf.booting and shelf.booting[0].boot_deadline <= now:
-                instance = shelf.booting.popleft()
-                self._keeper.ignore(instance)
-                shelf.failed(instance.why_lost, now)
+        for version_pool in list(self._version_pools.values()):
+            while version_pool.booting and version_pool.booting[0].boot_deadline <= now:
+                instance = version_pool.booting.popleft()
+                self._idle_listener.ignore(instance)
+                version_pool.failed(instance.why_lost, now)
                 self._launcher.discard(instance)
 
     def _carry_out(self, *, everything: bool) -> None:
         """Plan, and do it; with the lock."""
-        shelves = list(self._shelves.values())
+        version_pools = list(self._version_pools.values())
         elsewhere = Load()
-        demands = {shelf.key: shelf.demand(self._settings.pool.max_warm) for shelf in shelves}
-        if not everything and len(shelves) > _FEW:
+        demands = {
+            version_pool.key: version_pool.demand(self._settings.pool.max_warm)
+            for version_pool in version_pools
+        }
+        if not everything and len(version_pools) > _FEW:
             elsewhere = load(demands[key] for key in demands.keys() - self._changed)
             demands = {key: demands[key] for key in demands.keys() & self._changed}
         self._changed.clear()
         now = time.monotonic()
         # An engine may leave one start unanswered for long: others are not to wait for it.
-        stalled = sum(now - since > _STALLED for shelf in shelves for since in shelf.launches)
+        stalled = sum(
+            now - since > _STALLED
+            for version_pool in version_pools
+            for since in version_pool.launches
+        )
         budget = replace(self._budget, starts=self._budget.starts + stalled)
-        state = State(functions=list(demands.values()), budget=budget, elsewhere=elsewhere)
+        state = PoolState(functions=list(demands.values()), budget=budget, elsewhere=elsewhere)
         for action in plan(state, now):
-            shelf = self._shelves[action.key]
+            version_pool = self._version_pools[action.key]
             if isinstance(action, Start):
-                self._start(shelf)
+                self._start(version_pool)
                 continue
             for _ in range(action.count):
-                instance = self._unpark(shelf)
+                instance = self._unpark(version_pool)
                 if instance is not None:
                     self._launcher.discard(instance)

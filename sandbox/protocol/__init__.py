@@ -1,1 +1,1 @@
-"""The codec: bytes in, values out; no sockets, no threads, no clock."""
+"""Bytes to values and back, under caps; does no I/O, and knows no container."""

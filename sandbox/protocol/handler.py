@@ -17,9 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.errors import Code
 from sandbox.protocol.json_values import JSONValueError, loads
-from sandbox.protocol.logs import MIN_ENTRY, LimitExceeded, Lines, entry_from
+from sandbox.protocol.logs import (
+    MIN_ENTRY,
+    LimitExceeded,
+    LineSplitter,
+    entry_from,
+    yield_to_threads,
+)
 from sandbox.protocol.response import SHOWN, Collector, Parsed, Usage, error_from
-from sandbox.waits import taking_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +45,7 @@ class HandlerCollector(Collector):
         super().__init__(max_output=max_output, max_logs=max_logs, now=now, marks=marks)
         # A log message may be longer than the output's cap, and the other way round.
         self._longest = max(max_output, max_logs)
-        self._lines = Lines(self._longest)
+        self._lines = LineSplitter(self._longest)
         self._ready = False
         self._response: JsonObject | None = None
         self._response_end = 0
@@ -83,7 +88,7 @@ class HandlerCollector(Collector):
         return self._init_error
 
     def _feed_stdout(self, data: bytes) -> None:
-        for line in taking_turns(self._lines.feed(data)):
+        for line in yield_to_threads(self._lines.feed(data)):
             self._take_line(line)
         if self._lines.pending > self._longest:
             self._count_output(self._lines.pending)

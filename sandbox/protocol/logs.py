@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import codecs
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args
 
 from sandbox.models import Level, LogEntry, dump_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+T = TypeVar("T")
 
 MAX_LINE: Final = 8 * 1024
 # The least that an entry counts against the cap: a million empty lines are not for free.
@@ -16,6 +19,9 @@ MIN_ENTRY: Final = 64
 # What the message of an entry ends with whose rest was dropped.
 CUT: Final = " … (cut)"
 _REST_CUT: Final = "… (the rest of the logs was cut)"
+# A thread that needs the interpreter waits up to 5 ms for it. Offering it after so many items
+# spares others that wait.
+_ITEMS_IN_A_ROW: Final = 64
 _LEVELS: Final[dict[str, Level]] = {level: level for level in get_args(Level)}
 
 
@@ -41,7 +47,7 @@ class Line(NamedTuple):
         return LogEntry(message=text, timestamp=timestamp)
 
 
-class Lines:
+class LineSplitter:
     """Splits bytes into lines; of a line that is longer than `longest`, the rest is dropped."""
 
     def __init__(self, longest: int) -> None:
@@ -83,7 +89,7 @@ class Lines:
         return line
 
 
-class Log:
+class LogCollector:
     """Entries, up to a cap of `max_bytes`; once over it, there are no more."""
 
     def __init__(self, max_bytes: int) -> None:
@@ -139,3 +145,11 @@ def entry_from(item: Any, now: str) -> LogEntry:
 def _shortened(value: Any) -> str:
     text = value if isinstance(value, str) else dump_json(value)
     return text if len(text) <= MAX_LINE else text[:MAX_LINE] + CUT
+
+
+def yield_to_threads(items: Iterable[T]) -> Iterator[T]:
+    """The same items; other threads get the interpreter now and then, so no flood stops them."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if not number % _ITEMS_IN_A_ROW:
+            time.sleep(0)

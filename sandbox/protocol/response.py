@@ -25,9 +25,16 @@ from typing import TYPE_CHECKING, Any, Final
 from sandbox.errors import Code
 from sandbox.models import FunctionError, dump_json
 from sandbox.protocol.json_values import JSONValueError, loads
-from sandbox.protocol.logs import MAX_LINE, LimitExceeded, Lines, Log, entry_from, text_of
+from sandbox.protocol.logs import (
+    MAX_LINE,
+    LimitExceeded,
+    LineSplitter,
+    LogCollector,
+    entry_from,
+    text_of,
+    yield_to_threads,
+)
 from sandbox.protocol.report import Marks
-from sandbox.waits import taking_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -78,9 +85,9 @@ class Collector:
         self._max_output = max_output
         self._max_logs = max_logs
         self._now = now
-        self._log = Log(max_logs)
+        self._log = LogCollector(max_logs)
         self._marks = marks or Marks()
-        self._stderr_lines = Lines(MAX_LINE)
+        self._stderr_lines = LineSplitter(MAX_LINE)
         self._stderr_head = b""
         self.output_bytes = 0
         self.usage: Usage | None = None
@@ -172,7 +179,7 @@ class Collector:
 
     def _add_lines(self, lines: Iterable[Line]) -> None:
         now = self._now()  # they came together
-        for line in taking_turns(lines):
+        for line in yield_to_threads(lines):
             self._log.add(line.entry(now), line.size)
 
     def _feed_stdout(self, data: bytes) -> None:
@@ -265,7 +272,7 @@ class StdioCollector(Collector):
         if document is None:
             return self._invalid(reason, bytes(self._stdout[: SHOWN + 1]))
         before = _BLANK_LINES.sub(b"", before)
-        lines = Lines(MAX_LINE)
+        lines = LineSplitter(MAX_LINE)
         with contextlib.suppress(LimitExceeded):
             self._add_lines(line for line in lines.feed(before) if line.data.strip())
             self._add_lines(line for line in lines.finish() if line.data.strip())

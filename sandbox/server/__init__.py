@@ -1,1 +1,1 @@
-"""`sandbox serve`: the executor as an HTTP service."""
+"""`sandbox serve`: HTTP in front of the library; the library knows nothing of it."""

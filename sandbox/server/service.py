@@ -8,31 +8,32 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from sandbox.engine.docker import DockerEngine
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.errors import DatabaseUnavailableError
 from sandbox.executions.store import open_store
-from sandbox.facade import Sandbox
-from sandbox.server.authentication import Authenticator, build_authenticator
-from sandbox.server.carrier import Carrier
-from sandbox.server.dispatch import Dispatcher
-from sandbox.server.idempotency import IdempotencyStore
-from sandbox.server.limits import Limiter
-from sandbox.server.metrics import Metrics
-from sandbox.server.pending import Pending
-from sandbox.server.registrar import EventRegistrar
-from sandbox.server.requestlog import ExecutionLog
-from sandbox.server.schedules import Schedules
-from sandbox.server.threads import Threads
-from sandbox.server.tracing import build_tracing
+from sandbox.sandbox import Sandbox
+from sandbox.server.auth.authentication import Authenticator, build_authenticator
+from sandbox.server.auth.rate_limits import Limiter
+from sandbox.server.dispatch.dispatcher import Dispatcher
+from sandbox.server.dispatch.idempotency import IdempotencyStore
+from sandbox.server.dispatch.loop_runner import LoopRunner
+from sandbox.server.dispatch.pending import Pending
+from sandbox.server.dispatch.threads import Threads
+from sandbox.server.events.registrar import EventRegistrar
+from sandbox.server.events.schedules import Schedules
+from sandbox.server.telemetry.metrics import Gauges, Metrics
+from sandbox.server.telemetry.request_log import ExecutionLog
+from sandbox.server.telemetry.tracing import build_tracing
 from sandbox.tokens import Tokens, load_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sandbox.server.observers import Observer
-    from sandbox.server.tracing import Tracing
-    from sandbox.server_settings import TokenSettings
-    from sandbox.settings import Settings
+    from sandbox.config.server_settings import TokenSettings
+    from sandbox.config.settings import Settings
+    from sandbox.server.dispatch.observers import Observer
+    from sandbox.server.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Service:
     metrics: Metrics
     pending: Pending
     tracing: Tracing | None
-    invoking: Carrier
+    invoking: LoopRunner
     # For what blocks besides: the database, the directory; and for followers of logs.
     working: Threads
     following: Threads
@@ -72,7 +73,7 @@ class Service:
         with contextlib.ExitStack() as stack:
             store = open_store(settings)
             stack.callback(store.close)
-            authenticator = build_authenticator(settings.server, store.engine)
+            authenticator = build_authenticator(settings.server, store.database)
             stack.callback(authenticator.close)
             tokens = _tokens(settings.server.tokens, before)
             metrics = Metrics() if before is None else before.metrics
@@ -81,7 +82,7 @@ class Service:
                 limiter = before.limiter
             else:
                 limiter = Limiter(limits)
-            schedules = Schedules(settings.server.schedules, store.engine)
+            schedules = Schedules(settings.server.schedules, store.database)
             registrar = EventRegistrar(schedules)
             # It may wait for its collector at the end: by then, no container is left.
             tracing = build_tracing(settings.server.tracing)
@@ -114,20 +115,34 @@ class Service:
                 dispatcher=dispatcher,
                 authenticator=authenticator,
                 limiter=limiter,
-                idempotency=IdempotencyStore(store.engine, settings),
+                idempotency=IdempotencyStore(store.database, settings),
                 tokens=tokens,
                 registrar=registrar,
                 schedules=schedules,
                 metrics=metrics,
                 pending=Pending(),
                 tracing=tracing,
-                invoking=Carrier("invoking", most),
+                invoking=LoopRunner("invoking", most),
                 working=Threads("working", 16),
                 following=Threads("following", 64),
                 _resources=stack.pop_all(),
             )
-        metrics.watch(service)
+        metrics.watch(service.gauges)
         return service
+
+    def gauges(self) -> Gauges:
+        """The state of the service at this moment."""
+        try:
+            queued = self.dispatcher.queued
+        except DatabaseUnavailableError:
+            queued = None
+        return Gauges(
+            pool=self.sandbox.pool_states(),
+            running=self.dispatcher.running,
+            queued=queued,
+            tokens=self.tokens.count,
+            unrecorded=self.dispatcher.dropped,
+        )
 
     def start(self) -> None:
         """Begin with what nobody waits for: the queue, and the schedules."""

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.discovery import discover
+from sandbox.functions.discovery import discover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sandbox.function import Function
+    from sandbox.functions.function import Function
 
 
 @pytest.fixture

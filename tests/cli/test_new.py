@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.discovery import discover
+from sandbox.config.settings import Settings
+from sandbox.deploy.validation import validate
+from sandbox.functions.discovery import discover
 from sandbox.runtimes import Runtime
-from sandbox.settings import Settings
-from sandbox.validation import validate
 
 if TYPE_CHECKING:
     from pathlib import Path

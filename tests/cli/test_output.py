@@ -22,8 +22,8 @@ from sandbox_cli.output import (
     printable,
 )
 
+from sandbox.documents.problems import Problem
 from sandbox.models import FunctionError, FunctionResponse, LogEntry, Stats
-from sandbox.problems import Problem
 
 # Every character, lone surrogates too.
 TEXT = st.text(st.characters(exclude_categories=()))
@@ -114,7 +114,7 @@ def test_nothing_that_a_function_or_a_manifest_says_can_pass_for_a_line_of_ours(
     details = {FORGED: FORGED, "setting": FORGED, "limit": FORGED, "observed": FORGED}
     print_error(FORGED, FORGED, hint=FORGED, details=details)
     print_warning(FORGED)
-    print_problem(Problem(message=FORGED, file=FORGED, line=1, mend=FORGED))
+    print_problem(Problem(message=FORGED, file=FORGED, line=1, hint=FORGED))
     print_log(LogEntry(message=FORGED, data={FORGED: FORGED}).to_dict())
     print_table(["NAME"], [[FORGED]])
     print_fields([("name", FORGED)])

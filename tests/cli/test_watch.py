@@ -6,30 +6,30 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from sandbox_cli.companions import Words
+from sandbox_cli.companions import TextScreen
 
-from sandbox.problems import Problem
-from sandbox.watcher import Polling, Reloaded, State, Version
+from sandbox.deploy.watcher import Polling, Reloaded, Served, Version
+from sandbox.documents.problems import Problem
 
 if TYPE_CHECKING:
     import pytest
 
 
-def state(**digests: str | None) -> State:
+def state(**digests: str | None) -> Served:
     function: Any = SimpleNamespace()
-    return State(versions={name: Version(function, digest) for name, digest in digests.items()})
+    return Served(versions={name: Version(function, digest) for name, digest in digests.items()})
 
 
 def test_a_reload_is_a_line_and_problems_read_as_a_compiler_s(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    screen = Words(Path("functions"))
+    screen = TextScreen(Path("functions"))
     screen.show(Reloaded(added=("hello",), state=state(hello="a" * 64), seconds=0.0123))
     assert capsys.readouterr() == ("watching functions: 1 function in 12ms\n", "")
 
     problem = Problem(
         message="unknown field 'memroy'", file="functions/x/function.yaml", line=2, column=1,
-        mend="did you mean 'memory'?",
+        hint="did you mean 'memory'?",
     )  # fmt: skip
     screen.show(
         Reloaded(
@@ -51,5 +51,7 @@ def test_a_reload_is_a_line_and_problems_read_as_a_compiler_s(
 
 
 def test_polling_says_why_and_how_to_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
-    Words(Path("functions")).show(Polling(reason="files are polled: no", mend="raise the limit"))
+    TextScreen(Path("functions")).show(
+        Polling(reason="files are polled: no", hint="raise the limit")
+    )
     assert capsys.readouterr().err == "warning: files are polled: no\n  hint: raise the limit\n"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox import Sandbox, Settings
-from sandbox.engine.docker import DockerEngine
-from sandbox.reaper import LABEL_STORE
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.store.owners import LABEL_STORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

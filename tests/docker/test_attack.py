@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.attack import battery
-from sandbox.attack.battery import PROMISES, attack
+from sandbox.config.settings import merge
+from sandbox.doctor.attack import battery
+from sandbox.doctor.attack.battery import PROMISES, attack
 from sandbox.errors import EngineUnavailableError
-from sandbox.settings import merge
 from tests.docker.weakened import Weakened
 
 if TYPE_CHECKING:
     from sandbox import Settings
-    from sandbox.attack.judges import Finding
+    from sandbox.doctor.attack.judges import Finding
     from sandbox.engine.base import Container, ContainerSpec
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 
 class Broken(Weakened):

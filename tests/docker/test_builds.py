@@ -25,7 +25,7 @@ import pytest
 from sandbox import Sandbox, Settings
 from sandbox.builds.failure import BuildFailedError
 from sandbox.errors import Code
-from sandbox.reaper import LABEL_STORE
+from sandbox.store.owners import LABEL_STORE
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.engine.base import Container, ContainerSpec
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 Write = "Callable[..., None]"
 Invoke = "Callable[..., FunctionResponse]"

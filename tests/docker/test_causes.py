@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox, Settings
-from sandbox.settings import merge
+from sandbox.config.settings import merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
     from sandbox.models import FunctionResponse
 
 MIB = 1 << 20

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.reaper import LABEL_FUNCTION, LABEL_STORE
+from sandbox.store.owners import LABEL_FUNCTION, LABEL_STORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "functions"
 

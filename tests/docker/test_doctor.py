@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.doctor import examine
+from sandbox.doctor.checks import examine
 from tests.docker.weakened import Weakened
 
 if TYPE_CHECKING:
-    from sandbox.doctor import Check
-    from sandbox.engine.docker import DockerEngine
-    from sandbox.settings import Settings
+    from sandbox.config.settings import Settings
+    from sandbox.doctor.checks import Check
+    from sandbox.engine.docker.engine import DockerEngine
 
 
 def failures(engine: Any, settings: Settings) -> dict[str, Check]:
@@ -38,7 +38,7 @@ def test_a_defence_that_is_off_is_found(
 ) -> None:
     found = failures(Weakened(engine, **changes), settings)
     assert found.keys() == expected
-    assert all(check.mend for check in found.values())
+    assert all(check.hint for check in found.values())
 
 
 def test_a_runtime_class_that_is_missing_is_a_failure(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox import Settings
-from sandbox.server.app import create_app
+from sandbox.server.http.app import create_app
+from sandbox.server.http.health import Readiness
 from sandbox.server.service import Service
-from sandbox.server.state import Readiness
 from tests.server.plain import listening
 
 if TYPE_CHECKING:

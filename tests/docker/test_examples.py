@@ -15,7 +15,7 @@ from sandbox.models import FileUpload
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -14,14 +14,14 @@ import pytest
 from sandbox import LogEntry, Sandbox, Settings
 from sandbox.executions.model import ENDED, Call
 from sandbox.executions.store import open_store
-from sandbox.server.dispatch import Dispatcher
+from sandbox.server.dispatch.dispatcher import Dispatcher
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
     from sandbox.executions.model import Execution
 
 HANDLER = """
@@ -41,7 +41,7 @@ import json, sys, threading
 from sandbox import Sandbox, Settings
 from sandbox.executions.model import Call
 from sandbox.executions.store import open_store
-from sandbox.server.dispatch import Dispatcher
+from sandbox.server.dispatch.dispatcher import Dispatcher
 
 functions, settings, calls = json.loads(sys.argv[1])
 settings = Settings.model_validate(settings)

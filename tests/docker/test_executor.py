@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox import Sandbox, Settings
+from sandbox.containers.reaper import reap
 from sandbox.errors import (
     InvalidRequestError,
     OverloadedError,
     PolicyRefusedError,
     RuntimeNotAvailableError,
 )
-from sandbox.reaper import LABEL_FUNCTION, LABEL_OWNER, LABEL_STORE, reap
+from sandbox.store.owners import LABEL_FUNCTION, LABEL_OWNER, LABEL_STORE
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
     from sandbox.models import FunctionResponse
 
     Invoke = Callable[..., FunctionResponse]

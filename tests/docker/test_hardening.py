@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox
-from sandbox.policy import FIRST_UID, UID_COUNT
-from sandbox.reaper import LABEL_FUNCTION
+from sandbox.policy.container_spec import FIRST_UID, UID_COUNT
+from sandbox.store.owners import LABEL_FUNCTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from sandbox import Settings
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
     from sandbox.models import FunctionResponse
 
 PROBE = """

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox import images, recipes
-from sandbox.recipes import IMAGE_NAMES, reference
+from sandbox.images import image_builder as images
+from sandbox.images import image_recipes as recipes
+from sandbox.images.image_recipes import IMAGE_NAMES, reference
 from sandbox.runtimes import RUNTIMES, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 # Megabytes; what a change may cost before somebody has to say so here.
 LARGEST = {

@@ -13,13 +13,14 @@ import pytest
 import trustme
 
 from sandbox import PolicyRefusedError, Settings
-from sandbox.reaper import Owner, reap
+from sandbox.containers.reaper import reap
+from sandbox.store.owners import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
     from sandbox.models import FunctionResponse
 
 Invoke = "Callable[..., FunctionResponse]"

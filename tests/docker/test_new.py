@@ -13,8 +13,8 @@ from sandbox.runtimes import Runtime
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
-    from sandbox.settings import Settings
+    from sandbox.config.settings import Settings
+    from sandbox.engine.docker.engine import DockerEngine
 
 
 def test_every_new_function_answers(

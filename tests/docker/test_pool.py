@@ -13,9 +13,9 @@ import pytest
 from sandbox import Sandbox, Settings
 from sandbox.builds.failure import BuildFailedError
 from sandbox.cancellation import Cancellation
+from sandbox.containers.launcher import BootFailedError
 from sandbox.errors import OverloadedError
-from sandbox.launcher import BootFailedError
-from sandbox.reaper import LABEL_FUNCTION
+from sandbox.store.owners import LABEL_FUNCTION
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
     Open = Callable[..., AbstractContextManager[Sandbox]]
     Write = Callable[..., None]

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from sandbox_cli.companions import prepare
 
 from sandbox import Sandbox, Settings
-from sandbox.watcher import Watcher
+from sandbox.deploy.watcher import Watcher
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 EDITS = 100
 CALLERS = 2

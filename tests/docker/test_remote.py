@@ -23,13 +23,13 @@ import pytest
 import trustme
 
 from sandbox import PolicyRefusedError, Sandbox, Settings
-from sandbox.bundle import BundleStore
 from sandbox.cancellation import Cancellation
-from sandbox.delivery import delivery_of
-from sandbox.engine.docker import DockerEngine
+from sandbox.engine.delivery import delivery_of
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.volume_delivery import LABEL_CONTENT
 from sandbox.errors import EngineUnavailableError, InvalidSettingsError
-from sandbox.reaper import LABEL_STORE, Owner
-from sandbox.volumes import LABEL_CONTENT
+from sandbox.store.bundles import BundleStore
+from sandbox.store.owners import LABEL_STORE, Owner
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sandbox.reaper import LABEL_FUNCTION, LABEL_STORE
+from sandbox.store.owners import LABEL_FUNCTION, LABEL_STORE
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 HELLO = "def handler(ctx):\n    return {'version': 1, 'secret': ctx.env.get('KEY')}\n"
 SLEEPS = (
@@ -283,7 +283,7 @@ def test_with_watch_edits_are_served_and_the_command_line_goes_through_it(
         cwd=project, env=environment | home, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert json.loads(invoked.stdout)["output"]["version"] == 2
-    assert "sandbox.facade" not in invoked.stderr  # it was another process that invoked
+    assert "sandbox.sandbox" not in invoked.stderr  # it was another process that invoked
     assert before
     assert server.end() == 0
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from sandbox.reaper import LABEL_FUNCTION, LABEL_STORE
+from sandbox.store.owners import LABEL_FUNCTION, LABEL_STORE
 from tests.docker.test_serve import project, serve  # noqa: F401 - fixtures
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
     from tests.docker.test_serve import Serve
 
 MIB = 1024 * 1024

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from sandbox.reaper import LABEL_STORE
+from sandbox.store.owners import LABEL_STORE
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 IMAGE = "alyx-sandbox/server:latest"
 COMPOSE = Path(__file__).parent.parent.parent / "deploy" / "compose.yaml"

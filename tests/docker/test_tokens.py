@@ -12,14 +12,14 @@ from sandbox.cancellation import Cancellation
 from sandbox.errors import OverloadedError
 from sandbox.executions.model import Call, Execution
 from sandbox.executions.store import open_store
-from sandbox.server.dispatch import Dispatcher
+from sandbox.server.dispatch.dispatcher import Dispatcher
 from sandbox.tokens import InvalidTokenError, Tokens, load_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
     from sandbox.models import LogEntry
 
 # Answers with its token, in two parts so that nobody takes it for a leak, and waits before that

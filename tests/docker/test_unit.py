@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.reaper import LABEL_STORE
+from sandbox.store.owners import LABEL_STORE
 
 if TYPE_CHECKING:
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 PROJECT = Path(__file__).parents[2]
 SYSTEMD = Path("/usr/lib/systemd/systemd")

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.reaper import LABEL_FUNCTION, LABEL_STORE
+from sandbox.store.owners import LABEL_FUNCTION, LABEL_STORE
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 PATIENCE = 60.0
 HELLO = "def handler(ctx):\n    ctx.log.warn('said', {'n': 1})\n    return {'version': 1, **ctx.input}\n"
@@ -137,7 +137,7 @@ def test_invocations_go_through_it_and_edits_are_seen(
     imported = set(re.findall(r"\| +([\w.]+)$", ended.stderr, re.MULTILINE))
     assert json.loads(ended.stdout) == {"version": 1, "a": "ü"}
     assert "sandbox.local.client" in imported
-    assert not imported & {"docker", "pydantic", "yaml", "sandbox.facade", "asyncio"}
+    assert not imported & {"docker", "pydantic", "yaml", "sandbox.sandbox", "asyncio"}
 
     # It prints what a start of its own prints.
     for arguments in (
@@ -168,7 +168,7 @@ def test_invocations_go_through_it_and_edits_are_seen(
     broken = watching.next()
     (problem,) = broken["problems"]
     assert (problem["file"], problem["line"]) == ("functions/hello/function.yaml", 2)
-    assert "memory" in problem["mend"]
+    assert "memory" in problem["hint"]
     assert sandbox("invoke", "hello").returncode == 2
     write("hello/function.yaml", "timeout: 5s\n")
     assert watching.next()["mended"] == [problem]
@@ -180,7 +180,7 @@ def test_invocations_go_through_it_and_edits_are_seen(
     (functions.parent / "sandbox.yaml").write_text("concurrency: 3\n")
     ended = sandbox("invoke", "hello", flags=("-X", "importtime"))
     assert ended.returncode == 0
-    assert "sandbox.facade" in ended.stderr
+    assert "sandbox.sandbox" in ended.stderr
 
     assert watching.end(signal.SIGINT) == ""
     assert watching.process.returncode == 0
@@ -265,7 +265,7 @@ def test_a_watch_that_was_killed_is_in_nobody_s_way(
     again.next()
     ended = sandbox("invoke", "hello", flags=("-X", "importtime"))
     assert ended.returncode == 0
-    assert "sandbox.facade" not in ended.stderr
+    assert "sandbox.sandbox" not in ended.stderr
 
 
 @contextlib.contextmanager

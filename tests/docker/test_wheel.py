@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox import images
+from sandbox.images import image_builder as images
 
 if TYPE_CHECKING:
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from sandbox.executions.database import open_database
-from sandbox.server.keys import KeyStore, matches, parse_key
+from sandbox.server.auth.keys import KeyStore, matches, parse_key
 
 
 def test_keys_are_kept_listed_noted_and_revoked(database: str) -> None:
     now = [1_800_000_000.25]
-    engine = open_database(database)
-    store = KeyStore(engine, clock=lambda: now[0])
+    db = open_database(database)
+    store = KeyStore(db, clock=lambda: now[0])
     key, text = store.create(
         "mäil", scopes=("invoke", "read"), functions=("a-*", "b"), rate=5, body=2**40,
         expires_at=now[0] + 10,
     )  # fmt: skip
     other, _ = store.create("other")
-    engine.dispose()
+    db.dispose()
 
-    engine = open_database(database)  # as another process does, which finds the table made
-    store = KeyStore(engine, clock=lambda: now[0] + 5)
+    db = open_database(database)  # as another process does, which finds the table made
+    store = KeyStore(db, clock=lambda: now[0] + 5)
     # Made in the same moment: then by their ids.
     assert [item.id for item in store.list()] == sorted((key.id, other.id))
     (kept,) = [item for item in store.list() if item.id == key.id]
@@ -31,4 +31,4 @@ def test_keys_are_kept_listed_noted_and_revoked(database: str) -> None:
     assert store.revoke(key.id)
     assert not store.revoke(key.id)
     assert [item.id for item in store.list(revoked=False)] == [other.id]
-    engine.dispose()
+    db.dispose()

@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 def test_a_database_is_made_and_opened_again(database: str) -> None:
     for _ in range(2):
-        engine = open_database(database)
-        create_tables(engine, METADATA)
-        with reading(engine) as connection:
+        db = open_database(database)
+        create_tables(db, METADATA)
+        with reading(db) as connection:
             assert connection.scalar(sa.select(sa.func.count()).select_from(EXECUTIONS)) == 0
-        engine.dispose()
+        db.dispose()
 
 
 def test_tables_of_a_newer_version_are_left_alone(database: str) -> None:
-    engine = open_database(database)
-    with engine.begin() as connection:
+    db = open_database(database)
+    with db.begin() as connection:
         connection.execute(sa.text("UPDATE schema_version SET version = version + 1"))
-    engine.dispose()
+    db.dispose()
     with pytest.raises(InvalidSettingsError, match=f"knows those up to version {SCHEMA_VERSION}"):
         open_database(database)
 
 
 def test_only_its_owner_reads_a_sqlite_file_and_what_lies_beside_it(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path}/new/executions.db")
-    with engine.begin() as connection:
+    db = open_database(f"sqlite:///{tmp_path}/new/executions.db")
+    with db.begin() as connection:
         METADATA.create_all(connection)
     files = list((tmp_path / "new").iterdir())
     assert {file.name for file in files} >= {"executions.db", "executions.db-wal"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
-    engine.dispose()
+    db.dispose()
 
 
 @pytest.mark.parametrize(

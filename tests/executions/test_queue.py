@@ -10,11 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 from sandbox import InvalidRequestError, OverloadedError
-from sandbox.executions.changes import ask_cancel, cancel_waiting, retry
 from sandbox.executions.database import reading
 from sandbox.executions.model import Call, Execution
 from sandbox.executions.retries import Again
 from sandbox.executions.tables import INPUTS
+from sandbox.executions.transitions import ask_cancel, cancel_waiting, retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def status(store: ExecutionStore, id: str = "one") -> str:
 
 
 def inputs(store: ExecutionStore) -> int:
-    with reading(store.engine) as connection:
+    with reading(store.database) as connection:
         return connection.scalar(sa.select(sa.func.count()).select_from(INPUTS)) or 0
 
 
@@ -145,9 +145,9 @@ def test_a_lost_one_without_retries_is_over_and_says_why(
 
 def test_one_that_waits_can_be_cancelled_once(store: ExecutionStore) -> None:
     put(store)
-    assert cancel_waiting(store.engine, "one", now=1.0)
-    assert not cancel_waiting(store.engine, "one", now=1.0)
-    assert not ask_cancel(store.engine, "one")
+    assert cancel_waiting(store.database, "one", now=1.0)
+    assert not cancel_waiting(store.database, "one", now=1.0)
+    assert not ask_cancel(store.database, "one")
     assert (status(store), store.queue.claim(), inputs(store)) == ("cancelled", None, 0)
 
 
@@ -156,8 +156,8 @@ def test_a_wish_to_cancel_reaches_the_server_that_runs_it(
 ) -> None:
     put(store, retries=3)
     claimed = take(store)
-    assert not cancel_waiting(other.engine, "one", now=1.0)
-    assert ask_cancel(other.engine, "one")
+    assert not cancel_waiting(other.database, "one", now=1.0)
+    assert ask_cancel(other.database, "one")
     assert (store.queue.asked_to_cancel(), other.queue.asked_to_cancel()) == (["one"], [])
     # It failed in the same moment: it is not tried again.
     ended = store.queue.again(claimed, _again(0), code="X", message="x")
@@ -183,8 +183,8 @@ def test_a_dead_one_keeps_its_input_and_begins_anew(store: ExecutionStore) -> No
     assert store.queue.finish(claimed, dead)
     assert [found.id for found in store.list(status="dead").executions] == ["one"]
     assert inputs(store) == 1
-    assert retry(store.engine, "one", now=store.clock())
-    assert not retry(store.engine, "one", now=store.clock())
+    assert retry(store.database, "one", now=store.clock())
+    assert not retry(store.database, "one", now=store.clock())
     again = take(store)
     assert (again.execution.attempts, again.retries) == (1, 1)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox.executions.database import create_tables, open_database
-from sandbox.executions.servers import Server
+from sandbox.executions.servers import ServerHeartbeat
 from sandbox.executions.tables import METADATA
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def engine(database: str) -> Iterator[sa.Engine]:
-    engine = open_database(database)
-    create_tables(engine, METADATA)
-    yield engine
-    engine.dispose()
+def db(database: str) -> Iterator[sa.Engine]:
+    db = open_database(database)
+    create_tables(db, METADATA)
+    yield db
+    db.dispose()
 
 
 def test_on_one_store_a_server_is_dead_as_soon_as_its_process_is(
-    engine: sa.Engine, tmp_path: Path
+    db: sa.Engine, tmp_path: Path
 ) -> None:
-    one, other = Server(engine, tmp_path), Server(engine, tmp_path)
+    one, other = ServerHeartbeat(db, tmp_path), ServerHeartbeat(db, tmp_path)
     assert one.others() == {other.id}
     assert one.dead({one.id, other.id}) == set()
     other.close()  # lets go of its lock, as the kernel does when a process is killed
@@ -38,11 +38,11 @@ def test_on_one_store_a_server_is_dead_as_soon_as_its_process_is(
 
 
 def test_elsewhere_a_server_is_dead_when_it_was_silent_for_long(
-    engine: sa.Engine, tmp_path: Path
+    db: sa.Engine, tmp_path: Path
 ) -> None:
     now = 0.0
-    here = Server(engine, tmp_path / "here", clock=lambda: now)
-    there = Server(engine, tmp_path / "there")
+    here = ServerHeartbeat(db, tmp_path / "here", clock=lambda: now)
+    there = ServerHeartbeat(db, tmp_path / "there")
     for now in (0.0, 50.0):  # noqa: B007 - the clock reads it
         assert here.dead({there.id}) == set()
     there.beat()

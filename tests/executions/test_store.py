@@ -49,7 +49,7 @@ def test_one_that_runs_and_has_ended_is_there_at_once(store: ExecutionStore) -> 
     assert store.get("a") is not None
     (recorded,) = store.list().executions
     assert recorded == ended("a", message="x\ufffdy", log_tail="?")
-    assert find(store.engine, "a") == recorded
+    assert find(store.database, "a") == recorded
 
 
 def test_what_has_ended_does_not_change(store: ExecutionStore) -> None:
@@ -102,15 +102,15 @@ def test_nothing_fails_while_the_database_is_away_and_the_log_says_so_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Full: SQLite is given no page more than it has."""
-    engine = open_database(f"sqlite:///{tmp_path}/executions.db")
-    METADATA.create_all(engine)
+    db = open_database(f"sqlite:///{tmp_path}/executions.db")
+    METADATA.create_all(db)
 
-    @sa.event.listens_for(engine, "checkout")
+    @sa.event.listens_for(db, "checkout")
     def full(connection: sqlite3.Connection, *_: object) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
     pages = 1  # as many as it has
-    writer = Writer(engine, owner="me", capacity=50)
+    writer = Writer(db, owner="me", capacity=50)
     with caplog.at_level(logging.WARNING):
         for number in range(200):
             writer.put(ended(f"e{number}", log_tail="x" * 2000))
@@ -122,12 +122,12 @@ def test_nothing_fails_while_the_database_is_away_and_the_log_says_so_once(
         assert "full" in caplog.text
         pages = 1_000_000
         writer.close(timeout=20)
-    with reading(engine) as connection:
+    with reading(db) as connection:
         ids = set(connection.scalars(sa.select(EXECUTIONS.c.id)))
     assert len(ids) == 200 - writer.dropped <= 50
     assert "e199" in ids, "the oldest go, not the newest"
     assert not writer.failing
-    engine.dispose()
+    db.dispose()
 
 
 def test_a_row_that_the_database_refuses_takes_no_other_with_it(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.gateway.destinations import Destination, NetworkPolicy
+from sandbox.config.destinations import Destination, NetworkPolicy
+from sandbox.config.settings import NetworkSettings
 from sandbox.gateway.gateway import Gateway, Gateways
-from sandbox.settings import NetworkSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,9 +7,9 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.config.destinations import Callback, Destination, NetworkPolicy
 from sandbox.gateway.allocation import allocate
-from sandbox.gateway.destinations import Callback, Destination, NetworkPolicy
-from tests.gateway.test_destinations import ADDRESSES, NAMED, WILDCARDS
+from tests.config.test_destinations import ADDRESSES, NAMED, WILDCARDS
 
 
 def policy(*texts: str, alyx_url: str = "") -> NetworkPolicy:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.config.destinations import Destination
 from sandbox.gateway.connect import ProxyError, answer, parse_connect
-from sandbox.gateway.destinations import Destination
 
 
 def test_a_connect_names_its_destination() -> None:

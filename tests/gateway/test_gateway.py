@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sandbox.config.destinations import Callback, Destination, NetworkPolicy
+from sandbox.config.settings import NetworkSettings
 from sandbox.gateway.allocation import SOCKETS_DIR
-from sandbox.gateway.destinations import Callback, Destination, NetworkPolicy
 from sandbox.gateway.gateway import Gateways
-from sandbox.settings import NetworkSettings
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:

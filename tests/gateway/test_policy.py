@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
-from sandbox.discovery import discover
+from sandbox.config.settings import Settings
 from sandbox.errors import PolicyRefusedError
+from sandbox.functions.discovery import discover
 from sandbox.gateway.allocation import Attachment
-from sandbox.policy import MOST_DESTINATIONS, effective_policy, function_spec
-from sandbox.settings import Settings
+from sandbox.policy.container_spec import function_spec
+from sandbox.policy.limits import effective_policy
+from sandbox.policy.network import MOST_DESTINATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sandbox.function import Function
-    from sandbox.gateway.destinations import NetworkPolicy
+    from sandbox.config.destinations import NetworkPolicy
+    from sandbox.functions.function import Function
 
 
 def function(directory: Path, *network: str) -> Function:

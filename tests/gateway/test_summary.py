@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.gateway.destinations import Callback, Destination, NetworkPolicy
+from sandbox.config.destinations import Callback, Destination, NetworkPolicy
 from sandbox.gateway.summary import denied_entry, with_names
 from sandbox.models import NetworkAllowed, NetworkDenied, NetworkStats
 

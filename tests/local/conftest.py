@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.errors import FunctionNotFoundError
 from sandbox.local.address import Address
-from sandbox.local.server import Server
+from sandbox.local.server import LocalServer
 from sandbox.models import FunctionError, FunctionResponse, LogEntry
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def address(tmp_path: Path) -> Address:
 
 
 @pytest.fixture
-def serve(address: Address, invocations: Invocations) -> Iterator[Callable[..., Server]]:
+def serve(address: Address, invocations: Invocations) -> Iterator[Callable[..., LocalServer]]:
     """`serve()` starts a server at `address`."""
     with contextlib.ExitStack() as stack:
 
-        def start(**options: Any) -> Server:
+        def start(**options: Any) -> LocalServer:
             options.setdefault("max_request", 1_000_000)
-            server = Server(address, invocations, **options)
+            server = LocalServer(address, invocations, **options)
             stack.callback(server.close)
             return server
 

@@ -14,8 +14,8 @@ from sandbox.local.messages import (
     Failure,
     Hello,
     Invoke,
-    Lines,
-    Log,
+    LineReader,
+    LogMessage,
     MessageError,
     Response,
     decode,
@@ -37,14 +37,14 @@ MESSAGES = st.one_of(
         timeout=st.none() | st.floats(0.1, 1e6),
         request_id=st.none() | TEXT,
     ),
-    st.builds(Log, entry=OBJECTS),
+    st.builds(LogMessage, entry=OBJECTS),
     st.builds(Response, text=TEXT),
     st.builds(Failure, code=TEXT, message=TEXT, hint=st.none() | TEXT, details=OBJECTS),
 )
 
 
 @given(MESSAGES)
-def test_a_message_arrives_as_it_was_sent(message: Hello | Invoke | Log | Response) -> None:
+def test_a_message_arrives_as_it_was_sent(message: Hello | Invoke | LogMessage | Response) -> None:
     line = encode(message)
     assert line.count(b"\n") == 1
     arrived = decode(line)
@@ -57,7 +57,7 @@ def test_a_message_arrives_as_it_was_sent(message: Hello | Invoke | Log | Respon
 def test_lines_are_cut_wherever_they_are_split(lines: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(line + b"\n" for line in lines)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
-    reader = Lines(10_000)
+    reader = LineReader(10_000)
     arrived = []
     for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         arrived += reader.feed(whole[start:end])
@@ -65,12 +65,12 @@ def test_lines_are_cut_wherever_they_are_split(lines: list[bytes], data: st.Data
 
 
 def test_a_line_without_an_end_is_given_up() -> None:
-    reader = Lines(10)
+    reader = LineReader(10)
     assert reader.feed(b"x" * 10) == []
     with pytest.raises(MessageError, match="more than 10 bytes"):
         reader.feed(b"x")
     with pytest.raises(MessageError):
-        Lines(10).feed(b"x" * 11 + b"\n")
+        LineReader(10).feed(b"x" * 11 + b"\n")
 
 
 @pytest.mark.parametrize(

@@ -311,8 +311,8 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from sandbox.local.address import Address
-from sandbox.local.server import Server
-server = Server(Address(Path(sys.argv[1]), sys.argv[2]), None, max_request=1000)
+from sandbox.local.server import LocalServer
+server = LocalServer(Address(Path(sys.argv[1]), sys.argv[2]), None, max_request=1000)
 print("serving", flush=True)
 time.sleep(600)
 """

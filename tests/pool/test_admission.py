@@ -11,15 +11,15 @@ from sandbox.pool.admission import (
     LONGEST_RETRY,
     SHORTEST_RETRY,
     Admitted,
-    Queue,
     QueueLimits,
+    QueueState,
     Rejected,
     admit,
     expected_wait,
 )
 
 LIMITS = QueueLimits(length=100, per_function=20)
-FREE = Queue(waiting=0, waiting_here=0, busy=0, places=4, boot=0.25, run=0.05, hold=0.5)
+FREE = QueueState(waiting=0, waiting_here=0, busy=0, places=4, boot=0.25, run=0.05, hold=0.5)
 FULL = replace(FREE, busy=4)
 
 
@@ -51,14 +51,14 @@ def test_who_would_wait_in_vain_is_refused_at_once() -> None:
 
 
 def test_with_nothing_measured_it_is_let_in() -> None:
-    unknown = Queue(waiting=1, waiting_here=1, busy=4, places=4)
+    unknown = QueueState(waiting=1, waiting_here=1, busy=4, places=4)
     assert isinstance(admit(unknown, LIMITS, time_left=30), Admitted)
 
 
 counts = st.integers(0, 500)
 seconds = st.none() | st.floats(0, 1000)
 queues = st.builds(
-    Queue,
+    QueueState,
     waiting=counts,
     waiting_here=counts,
     busy=counts,
@@ -71,7 +71,7 @@ queues = st.builds(
 
 
 @given(queues, st.floats(-10, 1000))
-def test_the_queue_never_grows_over_its_length(queue: Queue, time_left: float) -> None:
+def test_the_queue_never_grows_over_its_length(queue: QueueState, time_left: float) -> None:
     decision = admit(queue, LIMITS, time_left=time_left)
     if queue.busy + queue.waiting >= queue.places and isinstance(decision, Admitted):
         assert queue.waiting < LIMITS.length
@@ -83,6 +83,6 @@ def test_the_queue_never_grows_over_its_length(queue: Queue, time_left: float) -
 
 
 @given(queues, st.integers(0, 50))
-def test_the_wait_grows_with_the_queue(queue: Queue, more: int) -> None:
+def test_the_wait_grows_with_the_queue(queue: QueueState, more: int) -> None:
     longer = replace(queue, waiting=queue.waiting + more)
     assert 0 <= expected_wait(queue) <= expected_wait(longer)

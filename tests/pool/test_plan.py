@@ -17,8 +17,8 @@ from sandbox.pool.plan import (
     Budget,
     Demand,
     Load,
+    PoolState,
     Start,
-    State,
     Stop,
     back_off_until,
     load,
@@ -47,7 +47,7 @@ def demand(key: str = "f", **fields: object) -> Demand:
 
 
 def decide(*functions: Demand, now: float = 0.0, budget: Budget = PLENTY) -> list[Action]:
-    return plan(State(functions=functions, budget=budget), now)
+    return plan(PoolState(functions=functions, budget=budget), now)
 
 
 def starts(actions: list[Action], key: str | None = None) -> int:
@@ -215,7 +215,7 @@ def test_a_change_of_one_function_is_planned_without_the_others() -> None:
     one = demand(min_warm=3)
     others = Load(containers=8, memory=0, booting=0)
     small = replace(PLENTY, containers=10)
-    assert starts(plan(State(functions=[one], budget=small, elsewhere=others), 0.0)) == 2
+    assert starts(plan(PoolState(functions=[one], budget=small, elsewhere=others), 0.0)) == 2
 
 
 # By property
@@ -399,7 +399,7 @@ def test_who_had_no_start_for_longest_comes_first() -> None:
     order = []
     for now in range(1, 13):
         demands = [demand(key, min_warm=1, started_at=at) for key, at in started.items()]
-        (action,) = plan(State(functions=demands, budget=budget), float(now))
+        (action,) = plan(PoolState(functions=demands, budget=budget), float(now))
         started[action.key] = float(now)
         order.append(action.key)
     assert sorted(order) == sorted("abcd" * 3)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.discovery import discover
-from sandbox.policy import Policy, effective_policy
-from sandbox.settings import Settings
+from sandbox.config.settings import Settings
+from sandbox.functions.discovery import discover
+from sandbox.policy.limits import Policy, effective_policy
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.config.settings import Settings
 from sandbox.engine.base import Chunk
 from sandbox.errors import CODES
 from sandbox.models import FileUpload, FunctionContext, FunctionRequest, Stats
 from sandbox.protocol.request import encode_request, file_upload, parse_auth
 from sandbox.protocol.response import Parsed, StdioCollector
-from sandbox.settings import Settings
 from sandbox.units import MIB
 
 PAGE = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sandbox.engine.base import Chunk
 from sandbox.models import FunctionResponse, dump_json
-from sandbox.protocol.logs import MAX_LINE, MIN_ENTRY, LimitExceeded, Line, Lines
+from sandbox.protocol.logs import MAX_LINE, MIN_ENTRY, LimitExceeded, Line, LineSplitter
 from sandbox.protocol.report import Marks
 from sandbox.protocol.response import Parsed, StdioCollector
 from tests.protocol.test_json_values import json_values
@@ -346,7 +346,7 @@ def test_the_cap_that_is_used_most_tells_how_near_a_function_is_to_its_end(
 def test_lines_are_the_same_however_they_are_cut(parts: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
-    lines = Lines(8)
+    lines = LineSplitter(8)
     seen: list[Line] = []
     for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         seen += lines.feed(whole[start:end])

@@ -13,25 +13,26 @@ import httpx
 import uvicorn
 
 from sandbox import FunctionError, FunctionResponse, Settings
+from sandbox.config.server_settings import ServerSettings
+from sandbox.engine.steps import BLOCKING
 from sandbox.executions.store import open_store
-from sandbox.registry import Registry
-from sandbox.server.app import create_app
-from sandbox.server.authentication import build_authenticator
-from sandbox.server.carrier import Carrier
-from sandbox.server.connection import bounded_protocol
-from sandbox.server.dispatch import Dispatcher
-from sandbox.server.idempotency import IdempotencyStore
-from sandbox.server.keys import KeyStore
-from sandbox.server.limits import Limiter
-from sandbox.server.metrics import Metrics
-from sandbox.server.pending import Pending
-from sandbox.server.registrar import EventRegistrar
-from sandbox.server.schedules import Schedules
-from sandbox.server.state import Readiness
-from sandbox.server.threads import Threads
-from sandbox.server_settings import ServerSettings
+from sandbox.functions.registry import Registry
+from sandbox.server.auth.authentication import build_authenticator
+from sandbox.server.auth.keys import KeyStore
+from sandbox.server.auth.rate_limits import Limiter
+from sandbox.server.dispatch.dispatcher import Dispatcher
+from sandbox.server.dispatch.idempotency import IdempotencyStore
+from sandbox.server.dispatch.loop_runner import LoopRunner
+from sandbox.server.dispatch.pending import Pending
+from sandbox.server.dispatch.threads import Threads
+from sandbox.server.events.registrar import EventRegistrar
+from sandbox.server.events.schedules import Schedules
+from sandbox.server.http.app import create_app
+from sandbox.server.http.connection_limits import bounded_protocol
+from sandbox.server.http.health import Readiness
+from sandbox.server.service import Service
+from sandbox.server.telemetry.metrics import Metrics
 from sandbox.tokens import Tokens, load_key
-from sandbox.waits import BLOCKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from sandbox.server_settings import Scope
-    from sandbox.waits import Steps
+    from sandbox.config.server_settings import Scope
+    from sandbox.engine.steps import Steps
 
 
 class PlainSandbox:
@@ -173,7 +174,7 @@ def served(
     functions = tmp_path / "functions"
     functions.mkdir()
     store = open_store(settings)
-    schedules = Schedules(settings.server.schedules, store.engine)
+    schedules = Schedules(settings.server.schedules, store.database)
     registrar = EventRegistrar(schedules)
     sandbox = kind(functions, registrar, secrets=secrets or {}, code=code)
     dispatcher = Dispatcher(sandbox, settings, store=store)  # type: ignore[arg-type]
@@ -182,18 +183,18 @@ def served(
         sandbox=sandbox,
         dispatcher=dispatcher,
         registrar=registrar,
-        authenticator=build_authenticator(settings.server, store.engine),
+        authenticator=build_authenticator(settings.server, store.database),
         limiter=Limiter(settings.server.limits),
-        idempotency=IdempotencyStore(store.engine, settings),
+        idempotency=IdempotencyStore(store.database, settings),
         tokens=Tokens(key=load_key(None)),
-        invoking=Carrier("invoking", 16),
+        invoking=LoopRunner("invoking", 16),
         working=Threads("working", 16),
         following=Threads("following", 16),
         metrics=Metrics(),
         pending=Pending(),
-        database=store.engine,
+        database=store.database,
     )
-    service.metrics.watch(service)
+    service.metrics.watch(lambda: Service.gauges(service))  # type: ignore[arg-type]
     dispatcher.start()
     try:
         app = create_app(lambda: service, Readiness())

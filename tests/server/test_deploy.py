@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from sandbox.server.metrics import FAMILIES, Metrics
-from sandbox.server_settings import ServerSettings
+from sandbox.config.server_settings import ServerSettings
+from sandbox.server.telemetry.metrics import FAMILIES, Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NAMES = re.compile(r"\balyx_sandbox_[a-z_]+\b")

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox, SandboxError, Settings
-from sandbox.discovery import function_from_path
+from sandbox.config.settings import merge
+from sandbox.functions.discovery import function_from_path
+from sandbox.images.image_recipes import reference
 from sandbox.models import FunctionResponse
-from sandbox.recipes import reference
-from sandbox.settings import merge
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from sandbox.engine.base import Container, ContainerSpec
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
 RUNTIME_CLASSES = ("runc", "crun", "gvisor")
 # How much later than its time limit an invocation may end, on a machine that does other things.

@@ -18,7 +18,7 @@ from sandbox import (
     SandboxError,
     Settings,
 )
-from sandbox.discovery import function_from_path
+from sandbox.functions.discovery import function_from_path
 
 if TYPE_CHECKING:
     from pathlib import Path

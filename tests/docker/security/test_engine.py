@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import EngineUnavailableError, PolicyRefusedError, RuntimeNotAvailableError, Sandbox
-from sandbox.discovery import function_from_path
-from sandbox.recipes import reference
+from sandbox.functions.discovery import function_from_path
+from sandbox.images.image_recipes import reference
 from tests.docker.security.conftest import docker, inspect
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import InvalidManifestError
-from sandbox.discovery import function_from_path
+from sandbox.functions.discovery import function_from_path
 from tests.docker.security.conftest import (
     UNDEFENDED,
     control,

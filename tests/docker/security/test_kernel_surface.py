@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.discovery import function_from_path
-from sandbox.policy import FIRST_UID, UID_COUNT
+from sandbox.functions.discovery import function_from_path
+from sandbox.policy.container_spec import FIRST_UID, UID_COUNT
 from tests.docker.security.conftest import (
     UNDEFENDED,
     cgroup_directory,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.discovery import function_from_path
-from sandbox.recipes import reference
+from sandbox.functions.discovery import function_from_path
+from sandbox.images.image_recipes import reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.discovery import function_from_path
+from sandbox.functions.discovery import function_from_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -280,7 +280,7 @@ def test_functions_that_exit_at_once_lose_no_output(crun: Arena) -> None:
 FLOODED = """
 import json, pathlib, sys
 from sandbox import Sandbox, Settings
-from sandbox.discovery import function_from_path
+from sandbox.functions.discovery import function_from_path
 
 def status(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandbox.discovery import function_from_path
-from sandbox.policy import SMALLEST_PIDS_UNDER_GVISOR
+from sandbox.functions.discovery import function_from_path
+from sandbox.policy.container_spec import SMALLEST_PIDS_UNDER_GVISOR
 from tests.docker.security.conftest import cgroup_directory, inspect, python_control
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox
-from sandbox.discovery import function_from_path
-from sandbox.reaper import reap
+from sandbox.containers.reaper import reap
+from sandbox.functions.discovery import function_from_path
 from tests.docker.security.conftest import docker, inspect
 from tests.waiting import wait_until
 
@@ -175,7 +175,7 @@ def test_errors_of_the_platform_name_secrets_and_show_no_values(
 CHILD = """
 import json, pathlib, sys
 from sandbox import Sandbox, Settings
-from sandbox.discovery import function_from_path
+from sandbox.functions.discovery import function_from_path
 settings = Settings.model_validate(json.loads(sys.argv[1]))
 canaries = json.loads(sys.stdin.read())
 with Sandbox(sys.argv[2], settings=settings) as sandbox:
@@ -207,7 +207,7 @@ def test_a_sandbox_that_was_killed_leaves_no_secret_in_a_file(
         assert child.stdout.readline().strip() == "here"
         child.send_signal(signal.SIGKILL)
         child.wait(20)
-    from sandbox.engine.docker import DockerEngine
+    from sandbox.engine.docker.engine import DockerEngine
 
     engine = DockerEngine()
     try:

@@ -1,0 +1,178 @@
+"""One build, in a container of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sandbox.builds.failure import BuildFailedError
+from sandbox.documents.problems import printable
+from sandbox.gateway.allocation import Attachment
+from sandbox.policy.container_spec import build_spec, new_uid
+from sandbox.protocol.report import NONCE_VARIABLE, Marks, Report
+from sandbox.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from sandbox.cancellation import Cancellation
+    from sandbox.config.settings import Settings
+    from sandbox.engine.base import Chunk, Container, Engine, Exit, Mount, RuntimeClass
+    from sandbox.engine.delivery import Delivery
+
+# Of a build's output, the end is what tells why it failed.
+_LOG_TAIL: Final = 8 * 1024
+_MOST_SHOWN: Final = 5
+_NO_MEMORY: Final = "its memory ran out (`build.memory`)"
+_NO_SPACE: Final = "its disk was full (`build.tmp`)"
+_NO_SPACE_LEFT: Final = os.strerror(errno.ENOSPC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to run, in which image, with what mounted.
+
+    `network` is what a gateway adds, and `hosts` are those that it leads to.
+    """
+
+    command: tuple[str, ...]
+    image: str
+    mounts: tuple[Mount, ...]
+    env: Mapping[str, str]
+    # Directories besides /tmp that it can write to.
+    scratch: tuple[str, ...] = ()
+    network: Attachment = Attachment()  # noqa: RUF009 - frozen
+    hosts: frozenset[str] = frozenset()
+
+
+def run_build(  # noqa: PLR0913
+    engine: Engine,
+    settings: Settings,
+    job: Job,
+    *,
+    delivery: Delivery,
+    runtime_class: RuntimeClass,
+    labels: Mapping[str, str],
+    ending: Cancellation,
+    take: Callable[[bytes], None] | None = None,
+) -> list[str]:
+    """Run `job` to its end. What it writes to stdout is given to `take`; without it, it is log.
+    `ending` stops it.
+
+    Returns which of its limits it touched nevertheless, and what it wanted to reach in vain.
+
+    Raises:
+        BuildFailedError: it failed, took too long, was stopped, or `take` did not want more.
+    """
+    nonce = secrets.token_hex(8)
+    spec = build_spec(
+        job.command,
+        settings,
+        image=job.image,
+        mounts=job.mounts,
+        env={**job.env, NONCE_VARIABLE: nonce},
+        uid=new_uid(),
+        runtime_class=runtime_class,
+        labels=labels,
+        scratch=job.scratch,
+        network=job.network,
+    )
+    log = _Log(nonce)
+    _check(ending)
+    with delivery.lend(spec) as delivered:
+        ended = _run(engine.create(delivered), settings, log, take, ending)
+    signs = _signs(log.report, job.hosts)
+    if ended.exit_code != 0:
+        _check(ending)
+        if ended.oom_killed and not log.report.oom_kills:
+            signs.append(_NO_MEMORY)
+        # An installer that fails cleans up, and then there is space again.
+        if _NO_SPACE_LEFT in log.text() and not log.report.tmp_full:
+            signs.append(_NO_SPACE)
+        reason = "; ".join([f"the build ended with exit code {ended.exit_code}", *signs])
+        raise BuildFailedError(reason, log=log.text())
+    return signs
+
+
+def _run(
+    container: Container,
+    settings: Settings,
+    log: _Log,
+    take: Callable[[bytes], None] | None,
+    ending: Cancellation,
+) -> Exit:
+    """Run a container to its end, and remove it."""
+    try:
+        container.start()
+        # Not before: what has not started yet cannot be killed.
+        ending.on_cancel(container.kill)
+        container.send(b"", end=True)
+        _read(container, log, settings.build.timeout, take)
+        return container.wait(settings.engine.timeout)
+    except BuildFailedError as failure:
+        raise BuildFailedError(failure.message, log=log.text()) from None
+    finally:
+        ending.forget(container.kill)
+        container.remove()
+
+
+def _check(ending: Cancellation) -> None:
+    if ending.cancelled:
+        raise BuildFailedError("the build was stopped: nothing more is built here")
+
+
+class _Log:
+    """The end of what a build wrote, and what init says of it."""
+
+    def __init__(self, nonce: str) -> None:
+        self._tail = bytearray()
+        self._marks = Marks(nonce)
+
+    def add(self, chunk: Chunk) -> None:
+        self._tail += self._marks.feed(chunk.data) if chunk.stream == "stderr" else chunk.data
+        del self._tail[:-_LOG_TAIL]
+
+    def text(self) -> str:
+        return bytes(self._tail).decode(errors="replace").strip()
+
+    @property
+    def report(self) -> Report:
+        return self._marks.report or Report()
+
+
+def _signs(report: Report, hosts: Collection[str]) -> list[str]:
+    """Which of its limits a build touched, and what it wanted to reach besides `hosts`."""
+    signs = []
+    if report.oom_kills:
+        signs.append(_NO_MEMORY)
+    if report.tmp_full:
+        signs.append(_NO_SPACE)
+    if report.pids_denied:
+        signs.append("it wanted more processes than it may have (`build.pids`)")
+    # A resolver may also ask for the IPv6 address of a name that has its place in /etc/hosts.
+    denied = [name for name in dict.fromkeys(report.denied) if name.lower() not in hosts]
+    if denied:
+        names = printable(", ".join(denied[:_MOST_SHOWN]))
+        signs.append(f"it wanted to reach {names}, which it may not (`build.allow`)")
+    return signs
+
+
+def _read(
+    container: Container, log: _Log, timeout: float, take: Callable[[bytes], None] | None
+) -> None:
+    """Everything that the build writes, until it has ended."""
+    deadline = time.monotonic() + timeout
+    try:
+        while (chunk := container.receive(deadline)) is not None:
+            if take is not None and chunk.stream == "stdout":
+                take(chunk.data)
+            else:
+                log.add(chunk)
+    except TimeoutError:
+        raise BuildFailedError(
+            f"the build took longer than {format_duration(timeout)} (`build.timeout`)"
+        ) from None

@@ -1,0 +1,265 @@
+"""The forms of single fields of manifests and settings: types that say what is wrong.
+
+Every check raises ValueError with a text for the author of the manifest; none shows the value
+of a field that may hold a secret.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import math
+import re
+import zoneinfo
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator
+
+from sandbox.documents.problems import did_you_mean, shown
+from sandbox.documents.untrusted_files import check_relative
+from sandbox.units import parse_duration, parse_size
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}", re.ASCII)
+_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
+# `${NAME}` (a secret), `$${` (the text `${`), or a `${` that is neither.
+REFERENCE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{", re.ASCII)
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST: Final = re.compile(rf"(?:\*\.{_LABEL}\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_IPV6: Final = re.compile(r"\[[0-9a-f:.]{2,45}\]", re.ASCII)
+# Resolvers take a host whose last part is a number for an address: `127.1` is 127.0.0.1.
+_LIKE_IPV4: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
+_PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
+_DURATION_PART: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:ms|h|m|s)", re.ASCII)
+_RFC3339: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_CRON_WORDS: Final = frozenset(
+    "@yearly @annually @monthly @weekly @daily @midnight @hourly".split()  # noqa: SIM905
+)
+_MONTHS: Final = (
+    "JAN",
+    "FEB",
+    "MAR",
+    "APR",
+    "MAY",
+    "JUN",
+    "JUL",
+    "AUG",
+    "SEP",
+    "OCT",
+    "NOV",
+    "DEC",
+)
+_DAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+# Name, lowest, highest, and words for its values, of a cron expression's fields.
+_CRON_FIELDS: Final[tuple[tuple[str, int, int, tuple[str, ...]], ...]] = (
+    ("second", 0, 59, ()),
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, ("", *_MONTHS)),
+    ("day of the week", 0, 7, _DAYS),
+)
+
+
+def check_name(name: str) -> str:
+    """A function's name: letters of ASCII only, so that two names never look alike."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{shown(name)} is no function name: it begins with a letter (a-z, A-Z) and goes on "
+            "with up to 62 letters, digits, - or _"
+        )
+    return name
+
+
+def _check_env_name(name: str) -> str:
+    if not _ENV_NAME.fullmatch(name):
+        raise ValueError(
+            f"{shown(name)} is no variable name: letters (a-z, A-Z), digits and _, no digit first"
+        )
+    # They reach the function in its request, where they are only data; yet a program that copies
+    # its `env` into a child's environment would hand over control of the child.
+    if name.upper().startswith(("LD_", "DYLD_")):
+        raise ValueError(f"{shown(name)} steers the dynamic loader; choose another name")
+    return name
+
+
+def _check_env_value(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a value has no NUL character")
+    for match in REFERENCE.finditer(text):
+        if match[0] == "${":
+            raise ValueError("`${` begins a secret such as ${NAME}; write `$${` for the text `${`")
+    return text
+
+
+def _check_requirement(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > 500:
+        raise ValueError("a dependency is one line, such as `requests==2.32.3`")
+    if text.lstrip().startswith("-"):
+        raise ValueError(f"{shown(text)}: a dependency does not begin with a dash")
+    return text.strip()
+
+
+def _check_registry(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write a URL with a host, such as https://packages.example.org/simple")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("write no password: whatever is installed could read it")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    check_destination(f"{host}:{parts.port or 443}")
+    return text
+
+
+def check_destination(text: str) -> str:
+    """`host:port` in its one form: lower case, no dot at the end, addresses as the RFCs write them.
+
+    A name in another script is written in its ASCII form (`xn--…`), which looks like no other.
+    """
+    host, colon, port = text.lower().rpartition(":")
+    if "://" in text or "/" in text:
+        raise ValueError(f"{shown(text)} is a URL: write only host:port, as in example.org:443")
+    if not colon or (host.count(":") and not host.startswith("[")):
+        raise ValueError(f"{shown(text)} has no port: write host:port, as in example.org:443")
+    if not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{shown(text)}: the port is a number from 1 to 65535")
+    host = host.removesuffix(".")
+    name = len(host) <= 253 and _HOST.fullmatch(host) and not _LIKE_IPV4.fullmatch(host)
+    canonical = host if name else _canonical_address(host)
+    if canonical is None:
+        raise ValueError(
+            f"{shown(text)}: {shown(host)} is no host: write a name such as example.org or "
+            "*.example.org (xn--… for one that is not ASCII), or an address"
+        )
+    return f"{canonical}:{int(port)}"
+
+
+def _canonical_address(host: str) -> str | None:
+    """An IPv4 address, or one of IPv6 in brackets, as the RFCs write it; None for what is none."""
+    try:
+        if _IPV6.fullmatch(host):
+            address = ipaddress.IPv6Address(host[1:-1])
+            return str(address.ipv4_mapped or f"[{address}]")
+        return str(ipaddress.IPv4Address(host))
+    except ValueError:
+        return None
+
+
+def _check_route_path(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"{shown(path)}: a route's path begins with /")
+    if len(path) > 1024 or not path.isprintable() or " " in path or "?" in path or "#" in path:
+        raise ValueError(f"{shown(path)}: a route's path has no spaces, no ? and no #")
+    return path
+
+
+def _check_method(method: str) -> str:
+    upper = method.upper()
+    if upper not in _METHODS:
+        hint = did_you_mean(upper, _METHODS) or f"one of {', '.join(_METHODS)}"
+        raise ValueError(f"{shown(method)} is no method: {hint}")
+    return upper
+
+
+def _check_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
+    # Not a length limit of pydantic's, which also counts one method that is wrong as none.
+    if not methods:
+        raise ValueError("must not be empty: name the methods, as in [GET, POST]")
+    return tuple(dict.fromkeys(methods))
+
+
+def _check_json_value(value: Any) -> Any:
+    """A value that JSON can carry: no NaN, no infinity. YAML's depth cap bounds the recursion."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} has no place in JSON")
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in items:
+        _check_json_value(item)
+    return value
+
+
+def check_expression(kind: str, expression: str) -> None:
+    """A schedule's expression: cron fields, a duration such as `1h30m`, or a time of RFC 3339."""
+    if kind == "cron":
+        _check_cron(expression)
+    elif kind == "interval":
+        parts = _DURATION_PART.findall(expression)
+        if len(parts) < 2 or "".join(parts) != expression:
+            parse_duration(expression)
+    elif not _is_rfc3339(expression):
+        raise ValueError(
+            f"{shown(expression)} is no time of RFC 3339, such as 2026-01-24T10:30:00Z"
+        )
+
+
+def _is_rfc3339(text: str) -> bool:
+    if not _RFC3339.fullmatch(text):
+        return False
+    try:
+        datetime.datetime.fromisoformat(text.upper())
+    except ValueError:
+        return False
+    return True
+
+
+def _check_cron(expression: str) -> None:
+    fields = expression.split()
+    if len(fields) == 1 and fields[0].lower() in _CRON_WORDS:
+        return
+    if not 5 <= len(fields) <= 6:
+        raise ValueError(
+            f"{shown(expression)} is no cron expression: give minute, hour, day of the month, "
+            "month and day of the week, as in '0 3 * * *' (a sixth field in front: seconds)"
+        )
+    for field, form in zip(fields, _CRON_FIELDS[-len(fields) :], strict=True):
+        for part in field.split(","):
+            _check_cron_part(part, *form)
+
+
+def _check_cron_part(part: str, name: str, low: int, high: int, words: tuple[str, ...]) -> None:
+    """One of `*`, `7`, `1-5`, `MON`, each with `/2` or without."""
+    span, slash, step = part.partition("/")
+    first, dash, last = span.partition("-")
+    bounds = [] if span in ("*", "?") else [first, last] if dash else [first]
+    values = [
+        words.index(bound.upper())
+        if bound and bound.upper() in words
+        else int(bound)
+        if re.fullmatch(r"[0-9]{1,2}", bound, re.ASCII)
+        else -1
+        for bound in bounds
+    ]
+    steps_well = not slash or (re.fullmatch(r"[0-9]{1,2}", step, re.ASCII) and int(step) > 0)
+    if not steps_well or any(not low <= value <= high for value in values):
+        raise ValueError(f"{shown(part)} is no {name} of a cron expression ({low} to {high})")
+
+
+def check_timezone(name: str) -> None:
+    """A name of the time zone database."""
+    if name == "UTC":  # known even where the host has no time zone database
+        return
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(
+            f"{shown(name)} is no time zone: write one such as Europe/Berlin, or UTC"
+        ) from None
+
+
+# Seconds, and bytes.
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+FunctionName = Annotated[str, AfterValidator(check_name)]
+RelativePath = Annotated[str, AfterValidator(check_relative)]
+EnvName = Annotated[str, AfterValidator(_check_env_name)]
+EnvValue = Annotated[str, AfterValidator(_check_env_value)]
+Requirement = Annotated[str, AfterValidator(_check_requirement)]
+Destination = Annotated[str, AfterValidator(check_destination)]
+RegistryUrl = Annotated[str, AfterValidator(_check_registry)]
+RoutePath = Annotated[str, AfterValidator(_check_route_path)]
+_HttpMethod = Annotated[str, AfterValidator(_check_method)]
+HttpMethods = Annotated[tuple[_HttpMethod, ...], AfterValidator(_check_methods)]
+JsonValue = Annotated[Any, AfterValidator(_check_json_value)]

@@ -1,0 +1,174 @@
+"""A container that serves a function: what it has said so far, and whether it waits for a request.
+
+The launcher creates and attaches it, the pool keeps it while it waits, an invocation asks it; one
+of them at a time, so nothing here is locked.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sandbox.engine.base import ContainerStartError
+from sandbox.errors import Code
+from sandbox.models import FunctionError, timestamp_now
+from sandbox.protocol.handler import HandlerCollector
+from sandbox.protocol.logs import LimitExceeded
+from sandbox.protocol.report import Marks, Report
+from sandbox.protocol.response import StdioCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandbox.config.settings import FixedLimits
+    from sandbox.deploy.deployer import Deployment
+    from sandbox.engine.base import Chunk, Container
+    from sandbox.gateway.gateway import Gateway
+    from sandbox.models import LogEntry
+    from sandbox.protocol.response import Collector
+
+
+class Instance:
+    """One container of a deployment, not started yet. `nonce` marks what its init says."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        container: Container,
+        gateway: Gateway,
+        *,
+        nonce: str,
+        limits: FixedLimits,
+    ) -> None:
+        self.deployment = deployment
+        self.container = container
+        self.gateway = gateway
+        self._limits = limits
+        self._marks = Marks(nonce)
+        self.collector: Collector = self._new_collector()
+        # Times of `time.monotonic`.
+        self.created_at = time.monotonic()
+        self.started_at = self.created_at
+        # When the invocation that it serves had its turn.
+        self.granted_at = self.created_at
+        # Requests that it has been sent.
+        self.asked = 0
+        self._renewed = False
+        # Its first process is gone, or cannot be heard any more.
+        self.ended = False
+        # Why it can serve nobody: it did not start, or wrote too much while it booted.
+        self.failure: FunctionError | None = None
+        self.flood: LimitExceeded | None = None
+        # What it had used before the present request.
+        self.baseline = Report()
+
+    def _new_collector(self) -> Collector:
+        handler = self.deployment.function.interface == "handler"
+        return (HandlerCollector if handler else StdioCollector)(
+            max_output=self._limits.output,
+            max_logs=self._limits.logs,
+            now=timestamp_now,
+            marks=self._marks,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has booted and waits for its request."""
+        return self._renewed or self.collector.ready
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can still be asked something."""
+        return not (self.ended or self.failure or self.flood or self.collector.init_error)
+
+    @property
+    def spoke_unasked(self) -> bool:
+        """Whether it has answered though nobody asked; meaningful while nobody does."""
+        collector = self.collector
+        mismatched = isinstance(collector, HandlerCollector) and collector.mismatched
+        return collector.complete or mismatched
+
+    @property
+    def boot_deadline(self) -> float:
+        """When it must have booted, in the time of `time.monotonic`."""
+        return self.started_at + self._limits.boot
+
+    @property
+    def why_lost(self) -> str:
+        """Why it cannot be asked any more, or never could."""
+        if self.failure is not None:
+            return self.failure.message
+        if self.flood is not None:
+            return f"it wrote more than its cap on {self.flood.limit} before it was asked"
+        if self.collector.init_error is not None:
+            return self.collector.init_error.message
+        if self.ended:
+            return f"it ended before it was asked{_how(self.collector.report)}"
+        if self.spoke_unasked:
+            return "it answered before it was asked"
+        return "it was not ready for a request within limits.boot"
+
+    def start(self) -> None:
+        """Start the container; that its command cannot be run is its `failure`."""
+        try:
+            self.container.start()
+        except ContainerStartError as error:
+            self.failure = FunctionError(
+                code=Code.INIT_FAILED,
+                message="its container could not be started",
+                details={"reason": str(error)},
+            )
+        self.started_at = time.monotonic()
+
+    def ask(self, payload: bytes, request_id: str, *, last: bool) -> None:
+        """Send a request, and with `last` the end of stdin. Its answer is to be listened for."""
+        self.asked += 1
+        if isinstance(self.collector, HandlerCollector):
+            self.collector.expect(request_id)
+        self.container.send(payload, end=last)
+
+    def listen(self, deadline: float) -> Sequence[LogEntry]:
+        """Wait for something and `hear` it.
+
+        Raises:
+            TimeoutError: nothing came until `deadline`, in the time of `time.monotonic`.
+            LimitExceeded: it wrote more than it may; it is to be killed.
+        """
+        return self.hear(self.container.receive(deadline))
+
+    def hear(self, chunk: Chunk | None) -> Sequence[LogEntry]:
+        """Take what its container has said, None at the end; the log entries that it completes.
+
+        Raises:
+            LimitExceeded: it wrote more than it may; it is to be killed.
+        """
+        if chunk is None:
+            self.ended = True
+            return ()
+        entries = self.collector.feed(chunk)
+        self.ended = self.collector.ended
+        return entries
+
+    def overhear(self) -> None:
+        """Take what has come while nobody asks, without waiting; a flood is noted in `flood`."""
+        try:
+            while not self.ended:
+                self.listen(0.0)
+        except TimeoutError:
+            return
+        except LimitExceeded as exceeded:
+            self.flood = exceeded
+
+    def renew(self) -> None:
+        """Get ready for another request: nothing of the last one is left on our side."""
+        self._renewed = True
+        self.baseline = self.collector.report or self.baseline
+        self.collector = self._new_collector()
+        self.gateway.begin()
+
+
+def _how(report: Report | None) -> str:
+    """How it ended, as far as its init has told."""
+    if report is None or not report.ended:
+        return ""
+    return f" (signal {report.signal})" if report.signal else f" (exit code {report.exit_code})"

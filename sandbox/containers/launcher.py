@@ -1,0 +1,181 @@
+"""Makes instances of deployments, and takes them down: all of the life cycle's calls to the engine.
+
+Every call is made in a thread of its own, so that it is seen through whatever happens to the
+thread that wants it: nothing that the engine has made is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from sandbox.containers.instance import Instance
+from sandbox.errors import SandboxError
+from sandbox.policy.container_spec import function_spec, new_uid
+from sandbox.protocol.logs import LimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandbox.config.settings import Settings
+    from sandbox.deploy.deployer import Deployment
+    from sandbox.engine.base import Engine
+    from sandbox.engine.delivery import Delivery
+    from sandbox.gateway.gateway import Gateways
+    from sandbox.store.owners import Owner
+
+log = logging.getLogger(__name__)
+
+# An instance that has answered may end by itself for so long, in seconds, before it is killed.
+_LEAVE: Final = 0.1
+# Containers removed at once: more only take the processors from those who are served.
+_REMOVALS: Final = 4
+
+
+class BootFailedError(Exception):
+    """A version of a function that never comes to take a request; `log` is what it wrote."""
+
+    def __init__(self, message: str, *, log: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.log = log
+
+
+class Launcher:
+    """Makes and removes containers. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        owner: Owner,
+        gateways: Gateways,
+        delivery: Delivery,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._owner = owner
+        self._gateways = gateways
+        self._delivery = delivery
+        self._starters = ThreadPoolExecutor(settings.concurrency + 4, "starter")
+        self._removers = ThreadPoolExecutor(_REMOVALS, "remover")
+        self._closing = threading.Event()
+        # Containers that are to be removed and still there, and who is told when one is gone.
+        self.removing = 0
+        self.on_removed: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+
+    def submit(self, call: Callable[[], None]) -> Future[None]:
+        """Run a call that launches in a thread of its own."""
+        return self._starters.submit(call)
+
+    def launch(self, deployment: Deployment) -> Instance:
+        """A container of `deployment`, started; it tells when it has booted.
+
+        Raises:
+            SandboxError: the platform could not; see `sandbox.errors`.
+        """
+        function = deployment.function
+        gateway = self._gateways.open(deployment.policy.network)
+        nonce = secrets.token_hex(8)
+        try:
+            spec = function_spec(
+                function,
+                deployment.policy,
+                image=deployment.image,
+                bundle=deployment.bundle.path,
+                uid=new_uid(),
+                runtime_class=deployment.runtime_class,
+                labels=self._owner.labels(function.name),
+                nonce=nonce,
+                announce=function.interface == "stdio",
+                env=deployment.env,
+                network=gateway.attachment,
+            )
+            container = self._engine.create(self._delivery.deliver(spec))
+        except BaseException:
+            gateway.close()
+            raise
+        instance = Instance(
+            deployment, container, gateway, nonce=nonce, limits=self._settings.limits
+        )
+        try:
+            instance.start()
+        except BaseException:
+            self.discard(instance)
+            raise
+        return instance
+
+    def kill(self, instance: Instance) -> Future[None]:
+        """Kill an instance's processes. The engine waits until its output is taken meanwhile."""
+        return self._starters.submit(instance.container.kill)
+
+    def discard(self, instance: Instance, *, gently: bool = False) -> None:
+        """Remove an instance, behind the caller's back; `gently` lets it end by itself first."""
+        with self._lock:
+            self.removing += 1
+        self._removers.submit(self._discard, instance, gently)
+
+    def remove(self, instance: Instance) -> None:
+        """Remove an instance, and return when it is gone."""
+        try:
+            instance.container.remove()
+        finally:
+            instance.gateway.close()
+
+    def close(self) -> None:
+        """Wait until every container that was discarded is removed."""
+        self._closing.set()
+        self._starters.shutdown(wait=True)
+        self._removers.shutdown(wait=True)
+
+    def _discard(self, instance: Instance, gently: bool) -> None:
+        try:
+            if gently and not self._closing.is_set():
+                _let_leave(instance)
+            self.remove(instance)
+        except Exception:  # the edge of a thread: the reaper takes what stays behind
+            log.exception("could not remove container %s", instance.container.id)
+        finally:
+            with self._lock:
+                self.removing -= 1
+            self.on_removed()
+
+
+def _let_leave(instance: Instance) -> None:
+    """Wait for the end of its stream, not only of its function.
+
+    An engine has less to do with a container that has ended than with one that it must kill.
+    """
+    deadline = time.monotonic() + _LEAVE
+    with contextlib.suppress(TimeoutError, SandboxError):
+        while instance.container.receive(deadline) is not None:
+            pass
+
+
+def check_boot(instance: Instance) -> None:
+    """Wait until an instance has booted.
+
+    A stdio script that ends by itself passes: it may be one that wants no request.
+
+    Raises:
+        BootFailedError: it ended, or took longer than it may.
+    """
+    try:
+        while instance.usable and not instance.ready:
+            instance.listen(instance.boot_deadline)
+    except TimeoutError:
+        pass
+    except LimitExceeded as exceeded:
+        instance.flood = exceeded
+    ended = instance.ended and instance.collector.init_error is None
+    if instance.ready or (ended and instance.deployment.function.interface == "stdio"):
+        return
+    written = "\n".join(entry.message for entry in instance.collector.entries)
+    raise BootFailedError(instance.why_lost, log=written)

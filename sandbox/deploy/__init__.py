@@ -1,0 +1,3 @@
+"""From an edit to a served version: deployer, validation, watcher, hot reload; knows nothing of
+requests.
+"""

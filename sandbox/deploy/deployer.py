@@ -1,0 +1,177 @@
+"""A function made ready to run: its bundle (or its build's), its image, its limits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from sandbox.builds.failure import BuildFailedError
+from sandbox.errors import RuntimeNotAvailableError
+from sandbox.images import image_builder as images
+from sandbox.policy.limits import Policy, choose_runtime_class, effective_policy
+from sandbox.policy.network import refuse_network
+from sandbox.runtimes import RUNTIMES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from sandbox.builds.builder import Builder
+    from sandbox.config.settings import Settings
+    from sandbox.engine.base import Engine, Image, RuntimeClass
+    from sandbox.engine.delivery import Delivery
+    from sandbox.functions.function import Function
+    from sandbox.store.bundles import Bundle, BundleStore
+    from sandbox.store.cold_functions import ColdFunctions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """One version of a function, ready to run. `image` is the engine's id of the image."""
+
+    function: Function
+    bundle: Bundle
+    image: str
+    policy: Policy
+    runtime_class: RuntimeClass
+    # Where its runtime finds what was installed.
+    env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    # The digest of its files before anything was built of them.
+    source_digest: str = field(compare=False)
+    # Why it cannot wait for its request, if an earlier process has found that out.
+    cold_only: str = field(default="", compare=False)
+
+    @property
+    def reuse(self) -> int:
+        """How many requests one container may be asked; a stdio script ends with its first."""
+        return self.policy.reuse if self.function.interface == "handler" else 1
+
+    @cached_property
+    def key(self) -> str:
+        """What two deployments must share for one's containers to serve the other."""
+        function = self.function
+        parts = (
+            function.name, function.runtime, function.entrypoint, function.interface,
+            self.bundle.digest, self.image, self.policy, self.runtime_class,
+            sorted(self.env.items()),
+        )  # fmt: skip
+        return sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+class Deployer:
+    """Makes deployments: snapshots and builds what changed, looks up the rest."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        store: BundleStore,
+        builder: Builder,
+        delivery: Delivery,
+        cold_functions: ColdFunctions,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._store = store
+        self._builder = builder
+        self._delivery = delivery
+        self._cold_functions = cold_functions
+        # Whether a changed function goes on as it was until it is rolled out.
+        self.rolled = False
+        self._lock = threading.Lock()
+        # By name: what was deployed, and from which reading of the functions' directory.
+        self._deployed: dict[str, tuple[Function, Deployment]] = {}
+
+    def deploy(self, function: Function) -> Deployment:
+        """The function as it was on disk when it was deployed first.
+
+        To deploy it anew, read the directory again: that makes another `Function`. Where that
+        cannot be built, the version before it goes on serving; so it does, where changes are
+        `rolled` out, until `roll_out` is told of the new one.
+
+        Raises: see `deploy_anew`.
+        """
+        deployment = self.in_force(function)
+        if deployment is not None:
+            return deployment
+        try:
+            deployment = self.deploy_anew(function)
+        except BuildFailedError as failure:
+            _, deployment = self._deployed.get(function.name, (None, None))
+            if deployment is None:
+                raise
+            log.warning("%s: %s; the version before it goes on serving", function.name, failure)
+        self.roll_out(function, deployment)
+        return deployment
+
+    def in_force(self, function: Function) -> Deployment | None:
+        """What `deploy` would return at once; None where it would have to build first."""
+        with self._lock:
+            known, deployment = self._deployed.get(function.name, (None, None))
+        return deployment if known is function or self.rolled else None
+
+    def roll_out(self, function: Function, deployment: Deployment) -> None:
+        """From now on, this is what serves `function`."""
+        with self._lock:
+            self._deployed[function.name] = function, deployment
+
+    def retain(self, names: Collection[str]) -> None:
+        """There are no functions but these: one that comes back is deployed anew."""
+        with self._lock:
+            for name in self._deployed.keys() - set(names):
+                del self._deployed[name]
+
+    def deploy_anew(self, function: Function) -> Deployment:
+        """The function as it is on disk now.
+
+        Raises:
+            PolicyRefusedError: the operator's settings do not allow it.
+            RuntimeNotAvailableError: an image is missing or out of date.
+            InvalidManifestError: its files cannot be made a bundle.
+            BuildFailedError: its build failed; the executor answers with BUILD_FAILED.
+        """
+        policy = effective_policy(function, self._settings)
+        if not self._delivery.carries_sockets:
+            refuse_network(function, policy.network)
+        runtime_class = choose_runtime_class(
+            policy.runtime_class, self._engine.info().runtime_classes
+        )
+        image = self._image(RUNTIMES[function.runtime].image, function)
+        limits = self._settings.limits
+        source = self._store.snapshot(
+            function.source,
+            single_file=function.single_file,
+            max_bytes=limits.bundle,
+            max_files=limits.bundle_files,
+        )
+        built = self._builder.build(function, source, runtime_class=runtime_class)
+        return Deployment(
+            function=built.function,
+            bundle=built.bundle,
+            env=built.env,
+            image=image.id,
+            policy=policy,
+            runtime_class=runtime_class,
+            source_digest=source.digest,
+            cold_only=self._cold_functions.reason(source.digest) or "",
+        )
+
+    def _image(self, name: str, function: Function) -> Image:
+        """The image, by id: a tag that is moved later does not change what was looked up."""
+        override = self._settings.images.override.get(function.runtime)
+        if override is not None:
+            image = self._engine.image(override)
+            if image is None:
+                raise RuntimeNotAvailableError(
+                    f"the engine has no image {override}, which the settings name for the "
+                    f"runtime {function.runtime}",
+                    hint="pull or build it, or remove it from `images.override`",
+                )
+            return image
+        return images.require(self._engine, name)

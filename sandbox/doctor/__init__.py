@@ -1,0 +1,1 @@
+"""Checks that this machine can run functions safely; knows nothing of servers."""

@@ -1,0 +1,77 @@
+"""What is kept of an execution when it has ended. Pure.
+
+Whether a failure is the end, or was wanted by somebody, is not decided here: it is `failed`.
+Messages and logs come redacted from the sandbox. An output is kept only where nobody waited for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from sandbox.errors import Code, SandboxError
+from sandbox.executions.log_tail import log_tail, storable
+from sandbox.models import dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandbox.executions.model import Execution, Status
+    from sandbox.models import FunctionResponse, LogEntry
+
+# How much of an error's message is kept, in characters.
+_MESSAGE: Final = 2048
+
+
+def with_response(
+    execution: Execution, response: FunctionResponse, *, now: float, tail: int, keep: bool = False
+) -> Execution:
+    """The execution as this response ends it; `tail` is in bytes, `keep` keeps the response."""
+    stats, error = response.stats, response.error
+    status: Status = "succeeded"
+    output_bytes = 0
+    if error is not None:
+        status = "failed"
+    elif response.output is not None:
+        output_bytes = len(dump_json(response.output).encode())
+    return replace(
+        execution,
+        status=status,
+        version=stats.version,
+        code=None if error is None else storable(str(error.code)),
+        message=None if error is None else storable(error.message[:_MESSAGE]),
+        ended_at=now,
+        due_at=None,
+        queue_ms=stats.queue_ms,
+        boot_ms=stats.boot_ms,
+        run_ms=stats.run_ms,
+        cpu_ms=stats.cpu_ms,
+        peak_memory_bytes=stats.peak_memory_bytes,
+        cold=stats.cold,
+        output_bytes=output_bytes,
+        log_tail=log_tail(response.logs, most=tail),
+        response=response.to_dict() if keep else None,
+    )
+
+
+def with_error(
+    execution: Execution,
+    error: BaseException,
+    *,
+    now: float,
+    logs: Sequence[LogEntry],
+    tail: int,
+) -> Execution:
+    """The execution as a failure of the platform ends it; nothing of a defect of ours is shown."""
+    code, message = Code.INTERNAL, "a defect of the sandbox; its log has the trace"
+    if isinstance(error, SandboxError) and error.code is not Code.INTERNAL:
+        code, message = error.code, error.message
+    return replace(
+        execution,
+        status="failed",
+        code=code.value,
+        message=storable(message[:_MESSAGE]),
+        ended_at=now,
+        due_at=None,
+        log_tail=log_tail(logs, most=tail),
+    )

@@ -1,0 +1,163 @@
+"""The functions of one directory, by name, as a snapshot that a reload replaces in one step."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from sandbox.documents.problems import near_names, shown
+from sandbox.errors import FunctionNotFoundError, InvalidManifestError
+from sandbox.functions.discovery import discover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from sandbox.documents.problems import Problem
+    from sandbox.functions.function import Function
+    from sandbox.functions.manifest import Hook, Route, Schedule
+
+log = logging.getLogger(__name__)
+
+
+class Registrar(Protocol):
+    """Whoever calls functions on events, by the clock or by HTTP: told what manifests ask for.
+
+    `register` is called for every function on every reload, with all that its manifest has (which
+    may be nothing), so that it replaces what was there; `unregister` for every function that is
+    gone. Both are called from one thread at a time.
+    """
+
+    def register(
+        self,
+        function: str,
+        *,
+        hooks: tuple[Hook, ...],
+        schedules: tuple[Schedule, ...],
+        routes: tuple[Route, ...],
+    ) -> None:
+        """Call `function` on these hooks (webhooks among them), schedules and routes only.
+
+        Raises:
+            ValueError: there is something to tell the manifest's author, as a warning.
+        """
+
+    def unregister(self, function: str) -> None:
+        """Stop calling `function`."""
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    functions: Mapping[str, Function]
+    problems: tuple[Problem, ...]
+
+
+class Registry:
+    """The functions of `directory`, found at once and again on every `reload`.
+
+    Safe to use from many threads: readers see one snapshot or the next, never a mixture.
+    """
+
+    def __init__(self, directory: Path, *, registrar: Registrar | None = None) -> None:
+        self._directory = directory
+        self._registrar = registrar
+        self._reloading = threading.Lock()
+        self._registered: set[str] = set()
+        self._snapshot = _Snapshot(MappingProxyType({}), ())
+        self.reload()
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """The functions by name, in the order of their names; read-only."""
+        return self._snapshot.functions
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that is wrong with the directory; functions without errors are there."""
+        return self._snapshot.problems
+
+    def reload(self) -> None:
+        """Look at the directory again, then tell the registrar.
+
+        A registrar that fails for one function does not stop the others: the failure is logged,
+        and is a warning among `problems`.
+        """
+        with self._reloading:
+            found = discover(self._directory)
+            functions = MappingProxyType({item.name: item for item in found.functions})
+            self._snapshot = _Snapshot(functions, found.problems)
+            failures = self._register(functions.values())
+            if failures:
+                self._snapshot = _Snapshot(functions, (*found.problems, *failures))
+
+    def get(self, name: str) -> Function:
+        """The function of that name.
+
+        Raises:
+            InvalidManifestError: its manifest or its files have errors; `details.problems`.
+            FunctionNotFoundError: there is none; `details.near` has names that are close.
+        """
+        snapshot = self._snapshot
+        function = snapshot.functions.get(name)
+        if function is not None:
+            return function
+        errors = [
+            str(problem)
+            for problem in snapshot.problems
+            if problem.function == name and problem.severity == "error"
+        ]
+        if errors:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            raise InvalidManifestError(
+                f"the function {shown(name)} has problems: {errors[0]}{more}",
+                details={"problems": errors},
+            )
+        raise _not_found(name, snapshot)
+
+    def _register(self, functions: Iterable[Function]) -> list[Problem]:
+        registrar = self._registrar
+        if registrar is None:
+            return []
+        functions = tuple(functions)
+        # First, so that a function of another name can have what they had.
+        for name in sorted(self._registered - {function.name for function in functions}):
+            try:
+                registrar.unregister(name)
+                self._registered.discard(name)
+            except Exception:  # foreign code: one failure must not stop the others
+                log.exception("could not unregister the function %s", name)
+        failures = []
+        for function in functions:
+            self._registered.add(function.name)
+            manifest = function.manifest
+            try:
+                registrar.register(
+                    function.name,
+                    hooks=manifest.hooks,
+                    schedules=manifest.schedules,
+                    routes=manifest.routes,
+                )
+            except ValueError as error:
+                message = f"its hooks, schedules and routes: {error}"
+                failures.append(function.origin.problem(message, severity="warning"))
+            except Exception as error:  # as above
+                log.exception("could not register the function %s", function.name)
+                message = f"its hooks, schedules and routes could not be registered: {error}"
+                failures.append(function.origin.problem(message, severity="warning"))
+        return failures
+
+
+def _not_found(name: str, snapshot: _Snapshot) -> FunctionNotFoundError:
+    known = {*snapshot.functions, *(item.function for item in snapshot.problems if item.function)}
+    near = near_names(name, sorted(known))
+    hint = None
+    if near:
+        hint = f"did you mean {' or '.join(map(repr, near))}?"
+    elif not snapshot.functions and snapshot.problems:
+        hint = str(snapshot.problems[0])
+    return FunctionNotFoundError(
+        f"there is no function {shown(name)}", hint=hint, details={"near": near}
+    )

@@ -1,0 +1,1 @@
+"""The runtimes' images and what they are made of; knows no function."""

@@ -1,0 +1,3 @@
+"""One invocation from request to response: its clock, its outcome, the limits it hit; knows
+nothing of who asks.
+"""

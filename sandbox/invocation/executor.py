@@ -1,0 +1,186 @@
+"""One invocation from request to response, in the order in which it happens.
+
+A failure of the function is a response; only a failure of the platform is an exception.
+Every invocation has one deadline, and on every path its container is removed: behind the
+response when the function has answered, before the response when it had to be killed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from sandbox.builds.failure import BuildFailedError
+from sandbox.cancellation import Cancellation
+from sandbox.engine.steps import BLOCKING, LIGHT
+from sandbox.errors import Code
+from sandbox.invocation.invocation import Invocation, cancelled_error
+from sandbox.models import FunctionError, FunctionResponse
+from sandbox.pool.pool import CancelledError, LateError
+from sandbox.protocol.redaction import Redactor
+from sandbox.protocol.request import add_token, encode_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandbox.config.settings import Settings
+    from sandbox.containers.instance import Instance
+    from sandbox.containers.launcher import Launcher
+    from sandbox.deploy.deployer import Deployer, Deployment
+    from sandbox.engine.steps import Steps
+    from sandbox.functions.function import Function
+    from sandbox.models import FunctionRequest, LogEntry
+    from sandbox.pool.pool import Pool
+
+
+class TokenIssuer(Protocol):
+    """Makes the internal tokens that functions prove themselves with; see `sandbox.tokens`."""
+
+    def generate(self, function: str, request_id: str, deadline: float) -> str:
+        """A token for one invocation, which ends at `deadline`, in seconds since the epoch."""
+
+    def revoke(self, token: str) -> None:
+        """Make the token invalid: its invocation has ended."""
+
+
+class NoTokens:
+    """Functions get no internal token."""
+
+    def generate(self, function: str, request_id: str, deadline: float) -> str:  # noqa: ARG002
+        """No token."""
+        return ""
+
+    def revoke(self, token: str) -> None:
+        """Nothing to revoke."""
+
+
+class Executor:
+    """Runs functions, each invocation in a container of its own. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        deployer: Deployer,
+        pool: Pool,
+        launcher: Launcher,
+        tokens: TokenIssuer | None = None,
+    ) -> None:
+        self._settings = settings
+        self._deployer = deployer
+        self._pool = pool
+        self._launcher = launcher
+        self._tokens = tokens or NoTokens()
+
+    def steps(  # noqa: PLR0913
+        self,
+        function: Function,
+        request: FunctionRequest,
+        *,
+        timeout: float | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+        redactor: Redactor = Redactor.none,
+    ) -> Steps[FunctionResponse]:
+        """Run `function` once.
+
+        `timeout` (seconds) replaces the function's own, up to the operator's ceiling. `on_log`
+        is called with each log entry as it comes, by whoever takes the steps; `redactor` takes
+        secrets out of logs and errors.
+
+        Raises:
+            SandboxError: the platform could not serve; see `sandbox.errors`.
+        """
+        payload = encode_request(request, max_bytes=self._settings.limits.request)
+        deployment = self._deployer.in_force(function)
+        if deployment is None or len(payload) > LIGHT:
+            yield BLOCKING
+        try:
+            deployment = deployment or self._deployer.deploy(function)
+        except BuildFailedError as failure:
+            return _build_failed(request, failure)
+        time_limit = self._time_limit(deployment, timeout)
+        token = self._tokens.generate(function.name, request.request_id, time.time() + time_limit)
+        try:
+            invocation = Invocation(
+                deployment,
+                request,
+                settings=self._settings,
+                timeout=time_limit,
+                on_log=on_log or (lambda _: None),
+                cancellation=cancellation or Cancellation(),
+                redactor=redactor.with_token(token),
+            )
+            return (yield from self._run(invocation, add_token(payload, token)))
+        finally:
+            # Before anybody has the response, and however it ended.
+            self._tokens.revoke(token)
+
+    def _run(self, invocation: Invocation, payload: bytes) -> Steps[FunctionResponse]:
+        try:
+            instance = yield from self._pool.acquire(
+                invocation.deployment,
+                deadline=invocation.deadline,
+                cancellation=invocation.cancellation,
+            )
+        except CancelledError:
+            return invocation.unserved(cancelled_error())
+        except LateError as late:
+            invocation.granted(late.granted_at)
+            return invocation.late()
+        invocation.granted(instance.granted_at)
+        return (yield from self._serve(invocation, instance, payload))
+
+    def _time_limit(self, deployment: Deployment, asked: float | None) -> float:
+        if asked is None:
+            return deployment.policy.timeout
+        return min(asked, self._settings.ceilings.timeout)
+
+    def _serve(
+        self, invocation: Invocation, instance: Instance, payload: bytes
+    ) -> Steps[FunctionResponse]:
+        reusable = gently = False
+        last = instance.asked + 1 >= instance.deployment.reuse
+
+        def kill() -> None:
+            self._launcher.kill(instance)
+
+        invocation.cancellation.on_cancel(kill)
+        try:
+            stopped = yield from invocation.converse(instance, payload, last=last)
+            if stopped is None:
+                response = yield from invocation.answered(instance)
+                gently = True
+                reusable = not last and invocation.went_well
+            else:
+                killing = self._launcher.kill(instance)
+                yield BLOCKING
+                invocation.drain(instance)
+                instance.container.close()
+                killing.result()
+                self._launcher.remove(instance)
+                response = invocation.killed(instance, stopped)
+        except BaseException as error:
+            # Ours failed, or Ctrl-C: the container goes before anything else happens.
+            try:
+                if not isinstance(error, GeneratorExit):
+                    yield BLOCKING
+            finally:
+                self._launcher.remove(instance)
+            raise
+        finally:
+            invocation.cancellation.forget(kill)
+            # One who cancels late may have it killed though it has answered.
+            reusable = reusable and not invocation.cancellation.cancelled
+            self._pool.release(instance, reusable=reusable, gently=gently)
+        return response
+
+
+def _build_failed(request: FunctionRequest, failure: BuildFailedError) -> FunctionResponse:
+    return FunctionResponse(
+        request_id=request.request_id,
+        success=False,
+        error=FunctionError(
+            code=Code.BUILD_FAILED, message=failure.message, details={"log": failure.log}
+        ),
+    )

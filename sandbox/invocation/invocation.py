@@ -1,0 +1,322 @@
+"""One invocation under way: its clock, what was heard so far, and the response it leads to.
+
+It is handed an instance, which is a container that runs, and that may still boot. Who makes and
+removes them is `sandbox.containers.launcher`; who keeps them, `sandbox.pool`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from sandbox.engine.steps import BLOCKING, LIGHT, Receive
+from sandbox.errors import Code
+from sandbox.gateway.summary import denied_entry, with_names
+from sandbox.invocation.limits_hit import limits_touched
+from sandbox.invocation.outcome import (
+    Spent,
+    boot_timeout_error,
+    death_error,
+    death_from,
+    flood_error,
+    timeout_error,
+)
+from sandbox.models import FunctionError, FunctionResponse, LogEntry, Stats
+from sandbox.protocol.logs import LimitExceeded, yield_to_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sandbox.cancellation import Cancellation
+    from sandbox.config.settings import Settings
+    from sandbox.containers.instance import Instance
+    from sandbox.deploy.deployer import Deployment
+    from sandbox.engine.steps import Steps
+    from sandbox.models import FunctionRequest
+    from sandbox.protocol.redaction import Redactor
+    from sandbox.protocol.report import Report
+    from sandbox.protocol.response import Parsed
+
+# After a kill, how long to wait for the stream to end, for the last of the logs.
+_DRAIN_SECONDS: Final = 1.0
+# What a chunk or an entry counts for at least, in bytes.
+_SHORT: Final = 256
+# How long to rest from the work that a flood makes, as a multiple of it, when a cap is reached.
+_LONGEST_REST: Final = 8.0
+# After a handler's answer, how long to wait for what it printed before.
+_LINGER_SECONDS: Final = 0.1
+
+
+class Invocation:
+    """One request to one deployment. `timeout` is in seconds, from now to the response."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        deployment: Deployment,
+        request: FunctionRequest,
+        *,
+        settings: Settings,
+        timeout: float,
+        on_log: Callable[[LogEntry], None],
+        cancellation: Cancellation,
+        redactor: Redactor,
+    ) -> None:
+        self.deployment = deployment
+        self.time_limit = timeout
+        self.cancellation = cancellation
+        self._request = request
+        self._limits = settings.limits
+        self._engine_timeout = settings.engine.timeout
+        self._on_log = on_log
+        self._redactor = redactor
+        # Without secrets; in the end they are the response's.
+        self._told: list[LogEntry] = []
+        self._cold = True
+        # Times of `time.monotonic`. The one deadline covers queue, boot and run.
+        self._asked_at = time.monotonic()
+        self.deadline = self._asked_at + timeout
+        self._served_at = self._asked_at
+        self._ready_at: float | None = None
+        self._answered_at: float | None = None
+        # Whether the instance may serve another request: nothing out of the ordinary has happened.
+        self.went_well = False
+
+    def granted(self, at: float) -> None:
+        """Its turn came `at` that time of `time.monotonic`; from then on it is served."""
+        self._served_at = at
+
+    def converse(
+        self, instance: Instance, payload: bytes, *, last: bool
+    ) -> Steps[FunctionError | None]:
+        """Ask, and listen until the function has answered or ended.
+
+        Returns what it is to be killed for, or None.
+        """
+        if instance.failure is not None:
+            return instance.failure
+        self._cold = not instance.ready
+        if len(instance.collector.entries) * _SHORT > LIGHT:
+            yield BLOCKING
+        self._tell(instance.collector.entries)
+        instance.ask(payload, self._request.request_id, last=last)
+        if instance.container.sending:  # it takes its input while it writes: both are done at once
+            yield BLOCKING
+        if not self._cold:
+            self._ready_at = self._served_at
+        elif self.deployment.function.interface == "stdio":
+            # What a script does first cannot be told from what it does then.
+            self._ready_at = time.monotonic()
+        try:
+            yield from self._listen(instance)
+        except TimeoutError:
+            return self._out_of_time(instance)
+        except LimitExceeded as exceeded:
+            return flood_error(exceeded.limit, self._limits, observed=exceeded.observed)
+        finally:
+            self._answered_at = time.monotonic()
+        return None
+
+    def _listen(self, instance: Instance) -> Steps[None]:
+        deadline = self.deadline
+        heard, light = 0, True
+        while not instance.ended and not instance.collector.settled:
+            if self._ready_at is None and instance.ready:
+                self._ready_at = time.monotonic()
+            if instance.collector.complete:
+                deadline = min(deadline, time.monotonic() + _LINGER_SECONDS)
+            booting = self._ready_at is None
+            until = min(deadline, instance.boot_deadline) if booting else deadline
+            try:
+                chunk = yield Receive(instance.container, until)
+            except TimeoutError:
+                if instance.collector.complete:
+                    return  # what it printed before may be lost: it has closed its stderr
+                raise
+            # However short, each is work.
+            heard += 0 if chunk is None else max(len(chunk.data), _SHORT)
+            if light and heard > LIGHT:
+                light = False
+                yield BLOCKING
+            began = time.thread_time()
+            entries = instance.hear(chunk)
+            self._tell(entries)
+            # A large answer is work too, but no flood: nobody is to wait for it.
+            if not light and (entries or instance.collector.spoiled):
+                self._rest(time.thread_time() - began, instance.collector.filled)
+
+    def _rest(self, worked: float, filled: float) -> None:
+        """Leave the interpreter to others after `worked` seconds; a flood waits in its pipe.
+
+        The nearer a function is to its caps, the more slowly it is heard.
+        """
+        left = max(self.deadline - time.monotonic(), 0.0)
+        time.sleep(min(_LONGEST_REST * filled * worked, left))
+
+    def _tell(self, entries: Sequence[LogEntry]) -> None:
+        """Hand log entries on as they come, in the order that the response has them in."""
+        for entry in yield_to_threads(map(self._redactor.entry, entries)):
+            self._told.append(entry)
+            self._on_log(entry)
+
+    def _out_of_time(self, instance: Instance) -> FunctionError:
+        now = time.monotonic()
+        collector = instance.collector
+        if collector.init_error is not None:
+            return collector.init_error
+        if self._ready_at is None and now < self.deadline:
+            return boot_timeout_error(
+                self._limits.boot, observed=now - instance.started_at, spent=self._spent(now)
+            )
+        return timeout_error(
+            self.time_limit,
+            observed=now - self._asked_at,
+            answered=collector.answered,
+            spent=self._spent(now),
+        )
+
+    def _spent(self, until: float) -> Spent:
+        ready_at = until if self._ready_at is None else self._ready_at
+        return Spent(
+            queue=self._served_at - self._asked_at,
+            boot=ready_at - self._served_at,
+            run=until - ready_at,
+        )
+
+    def drain(self, instance: Instance) -> None:
+        """Take what a function that is being killed had still written, for its logs."""
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while not instance.ended:
+            try:
+                self._tell(instance.listen(deadline))
+            except TimeoutError:
+                return
+            except LimitExceeded:
+                continue
+
+    def answered(self, instance: Instance) -> Steps[FunctionResponse]:
+        """The response of a function that answered or ended by itself."""
+        collector = instance.collector
+        parsed = collector.finish()
+        if self.cancellation.cancelled and not parsed.well_formed:
+            return self._response(instance, parsed, cancelled_error())
+        if parsed.well_formed:
+            self.went_well = not instance.ended and not collector.spoiled
+            return self._response(instance, parsed, parsed.error)
+        if collector.init_error is not None:
+            return self._response(instance, parsed, collector.init_error)
+        report = collector.report
+        if report is not None and report.ended:
+            death = death_from(report)
+        else:
+            # Init was killed too, or is not there: the engine knows how it ended.
+            yield BLOCKING
+            ended = instance.container.wait(self._engine_timeout)
+            death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
+        error = death_error(
+            death,
+            self.deployment.policy,
+            phase="boot" if self._ready_at is None else "run",
+            invalid=parsed.error,
+            logs=parsed.logs,
+        )
+        return self._response(instance, parsed, error)
+
+    def killed(self, instance: Instance, error: FunctionError) -> FunctionResponse:
+        """The response of a function that was stopped for `error`."""
+        return self._response(instance, instance.collector.finish(), error)
+
+    def late(self) -> FunctionResponse:
+        """The response where no container was made until the deadline."""
+        now = time.monotonic()
+        return self.unserved(
+            timeout_error(
+                self.time_limit,
+                observed=now - self._asked_at,
+                answered=False,
+                spent=self._spent(now),
+            )
+        )
+
+    def unserved(self, error: FunctionError) -> FunctionResponse:
+        """The response where no container was ever asked."""
+        now = time.monotonic()
+        spent = self._spent(now)
+        return FunctionResponse(
+            request_id=self._request.request_id,
+            success=False,
+            error=error,
+            duration_ms=_milliseconds(now - self._asked_at),
+            stats=Stats(
+                queue_ms=_milliseconds(spent.queue),
+                boot_ms=_milliseconds(spent.boot),
+                runtime_class=self.deployment.runtime_class,
+                version=self.deployment.bundle.digest,
+            ),
+        )
+
+    def _response(
+        self, instance: Instance, parsed: Parsed, error: FunctionError | None
+    ) -> FunctionResponse:
+        # What came with the response itself, such as the logs of a stdio function's document.
+        logs = parsed.logs
+        report = instance.collector.report
+        network = instance.gateway.stats()
+        if report is not None:
+            names = [name for name in report.denied if name not in instance.baseline.denied]
+            more = report.denied_more - instance.baseline.denied_more
+            network = with_names(network, names, self.deployment.policy.network, more=more)
+        network = self._redactor.network(network)
+        denied = denied_entry(network)
+        if denied is not None:
+            logs = (*logs, denied)
+        self._tell(logs[len(self._told) :])
+        now = time.monotonic()
+        spent = self._spent(self._answered_at or now)
+        hits = limits_touched(report, self.deployment.policy, error, logs, network)
+        self.went_well = self.went_well and not hits
+        cpu, peak = _used(report, instance)
+        return FunctionResponse(
+            request_id=self._request.request_id,
+            success=error is None,
+            output=parsed.output if error is None else None,
+            error=None if error is None else self._redactor.error(error),
+            logs=tuple(self._told),
+            duration_ms=_milliseconds(now - self._asked_at),
+            stats=Stats(
+                cold=self._cold,
+                queue_ms=_milliseconds(spent.queue),
+                boot_ms=_milliseconds(spent.boot),
+                run_ms=_milliseconds(spent.run),
+                cpu_ms=cpu,
+                peak_memory_bytes=peak,
+                runtime_class=self.deployment.runtime_class,
+                version=self.deployment.bundle.digest,
+                limits_hit=hits,
+                network=network,
+            ),
+            answered=parsed.well_formed and error is parsed.error,
+        )
+
+
+def cancelled_error() -> FunctionError:
+    """CANCELLED: the caller went away."""
+    return FunctionError(code=Code.CANCELLED, message="the caller cancelled it")
+
+
+def _used(report: Report | None, instance: Instance) -> tuple[float | None, int | None]:
+    """CPU time in milliseconds, and peak memory in bytes, of this request.
+
+    Init sees all of the container; where it cannot, the bootstrap tells its own.
+    """
+    told = instance.collector.usage
+    cpu = told.cpu_ms if told else None
+    peak = told.peak_memory_bytes if told else None
+    if report is not None and report.cpu_ms:
+        cpu = round(report.cpu_ms - (instance.baseline.cpu_ms or 0.0), 3)
+    if report is not None and report.peak_memory_bytes:
+        peak = report.peak_memory_bytes
+    return cpu, peak
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,1 @@
+"""What a container gets: limits, network, system calls; pure, and alone in deciding it."""

@@ -1,0 +1,149 @@
+"""The container that a function or a build gets. Pure.
+
+This page is the entire hardening posture; `sandbox.policy.seccomp` holds the system call filter,
+and the engine only translates what stands here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from sandbox.engine.base import ContainerSpec, Mount, RuntimeClass
+from sandbox.gateway.allocation import Attachment
+from sandbox.policy.limits import LARGEST_SHM
+from sandbox.policy.seccomp import profile
+from sandbox.protocol.report import NONCE_VARIABLE
+from sandbox.runtimes import FUNCTION_DIR, INIT, RUNTIMES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sandbox.config.settings import Settings
+    from sandbox.functions.function import Function
+    from sandbox.policy.limits import Policy
+
+# A user and group of its own for every container, so that limits the kernel counts per user
+# are never shared. No account has these ids: the range lies above the 31-bit half that systemd
+# gives to containers (systemd's UIDS-GIDS page: 1879048192…2147483647 is unused).
+FIRST_UID: Final = 0x7000_0000
+UID_COUNT: Final = 0x0FFF_FFFF
+
+# gVisor's own threads count too. With 64 of them it sometimes crashes, with 40 at its start, and
+# with 32 it hangs there, so that the engine can't even remove the container.
+SMALLEST_PIDS_UNDER_GVISOR: Final = 128
+
+# Docker's own lists, and on top: interrupt counts and thermal and power readings (side channels),
+# and what tells one host from another.
+MASKED_PATHS: Final = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+    "/sys/devices/system/cpu/vulnerabilities",
+)  # fmt: skip
+# Docker's list, and on top what crun leaves writable under cgroup version 1: init reads there how
+# much a function used, and whether its memory ran out.
+READ_ONLY_PATHS: Final = (
+    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/sys/fs/cgroup",
+)  # fmt: skip
+
+
+def function_spec(  # noqa: PLR0913
+    function: Function,
+    policy: Policy,
+    *,
+    image: str,
+    bundle: Path,
+    uid: int,
+    runtime_class: RuntimeClass,
+    labels: Mapping[str, str],
+    nonce: str = "",
+    announce: bool = False,
+    env: Mapping[str, str] = MappingProxyType({}),
+    network: Attachment = Attachment(),  # noqa: B008 - frozen
+) -> ContainerSpec:
+    """The container that serves `function`, whose files are in `bundle` on the engine's host.
+
+    `nonce` marks what its init says, see `sandbox.protocol.report`; with `announce`, init tells
+    when the function waits for its request. `env` is what its build says of where its
+    dependencies are; `network` is what its gateway adds (see `sandbox.gateway.gateway`).
+    """
+    runtime = RUNTIMES[function.runtime]
+    modes = {"--handler": function.interface == "handler", "--announce": announce}
+    mode = tuple(name for name, wanted in modes.items() if wanted)
+    command = runtime.command(function.entrypoint, function.interface)
+    fewest_pids = SMALLEST_PIDS_UNDER_GVISOR if runtime_class == "gvisor" else 1
+    return ContainerSpec(
+        image=image,
+        command=(INIT, *mode, *network.arguments, *command),
+        working_dir=str(FUNCTION_DIR),
+        env={**runtime.env, **env, **network.env, NONCE_VARIABLE: nonce},
+        uid=uid,
+        gid=uid,
+        mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)), *network.mounts),
+        memory=policy.memory,
+        cpu=policy.cpu,
+        pids=max(policy.pids, fewest_pids),
+        tmp=policy.tmp,
+        shm=policy.shm,
+        open_files=policy.open_files,
+        file_size=policy.file_size,
+        seccomp=profile(),
+        masked_paths=MASKED_PATHS,
+        read_only_paths=READ_ONLY_PATHS,
+        runtime_class=runtime_class,
+        labels=labels,
+    )
+
+
+def build_spec(  # noqa: PLR0913
+    command: tuple[str, ...],
+    settings: Settings,
+    *,
+    image: str,
+    mounts: tuple[Mount, ...],
+    env: Mapping[str, str],
+    uid: int,
+    runtime_class: RuntimeClass,
+    labels: Mapping[str, str],
+    scratch: tuple[str, ...] = (),
+    network: Attachment = Attachment(),  # noqa: B008 - frozen
+) -> ContainerSpec:
+    """The container that compiles or builds what is at /src, or installs what it asks for.
+
+    As hard as a function's, but for three things: limits of its own, a `/tmp` from which what
+    was built there can run, and a network if the operator says so. `network` is what its gateway
+    adds.
+    """
+    build = settings.build
+    return ContainerSpec(
+        image=image,
+        command=(INIT, *network.arguments, *command),
+        working_dir="/src",
+        env={**env, **network.env},
+        uid=uid,
+        gid=uid,
+        mounts=(*mounts, *network.mounts),
+        memory=build.memory,
+        cpu=build.cpu,
+        pids=build.pids,
+        tmp=min(build.tmp, build.memory),
+        tmp_exec=True,
+        scratch=scratch,
+        shm=LARGEST_SHM,
+        open_files=max(settings.limits.open_files, 4096),
+        file_size=settings.limits.file_size,
+        seccomp=profile(),
+        masked_paths=MASKED_PATHS,
+        read_only_paths=READ_ONLY_PATHS,
+        runtime_class=runtime_class,
+        network="bridge" if build.network == "bridge" else "none",
+        labels=labels,
+    )
+
+
+def new_uid() -> int:
+    """A user id for one container, at random: 2^28 ids make two at once all but impossible."""
+    return FIRST_UID + secrets.randbelow(UID_COUNT)

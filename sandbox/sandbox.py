@@ -1,0 +1,352 @@
+"""`Sandbox`: the library behind one object."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from sandbox.builds.builder import Builder
+from sandbox.config.destinations import Callback
+from sandbox.config.settings import Settings
+from sandbox.containers.launcher import Launcher, check_boot
+from sandbox.containers.reaper import reap
+from sandbox.deploy.deployer import Deployer
+from sandbox.engine.delivery import delivery_of
+from sandbox.engine.docker.engine import DockerEngine
+from sandbox.engine.steps import carry_out
+from sandbox.errors import InvalidRequestError, SandboxError
+from sandbox.functions.registry import Registry
+from sandbox.functions.secrets import load_secrets, resolve_env, used_secrets
+from sandbox.gateway.gateway import Gateways
+from sandbox.ids import new_request_id
+from sandbox.invocation.executor import Executor
+from sandbox.models import AuthContext, FileUpload, FunctionContext, FunctionRequest
+from sandbox.pool.pool import Pool
+from sandbox.protocol.redaction import Redactor
+from sandbox.protocol.request import parse_auth
+from sandbox.store.bundles import BundleStore
+from sandbox.store.cold_functions import ColdFunctions
+from sandbox.store.owners import Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sandbox.cancellation import Cancellation
+    from sandbox.documents.problems import Problem
+    from sandbox.engine.base import Engine
+    from sandbox.engine.steps import Steps
+    from sandbox.functions.function import Function
+    from sandbox.functions.registry import Registrar
+    from sandbox.invocation.executor import TokenIssuer
+    from sandbox.models import FunctionResponse, LogEntry
+
+
+class Sandbox:
+    """Runs the functions of one directory, each invocation in a container of its own.
+
+        with Sandbox("functions") as sandbox:
+            response = sandbox.invoke("hello", {"name": "World"})
+
+    A context manager: leaving it waits until every container is removed. Safe to use from many
+    threads. `engine` replaces the Docker engine that the settings name; whoever hands one in
+    closes it. Without `warm`, no container is booted before it is asked for. `tokens`, such as
+    `sandbox.tokens.Tokens`, gives each invocation its `context.internal_token`, else it is empty.
+
+    Raises:
+        InvalidSettingsError: the settings or the secrets file cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        functions: str | Path = "functions",
+        *,
+        settings: Settings | None = None,
+        engine: Engine | None = None,
+        registrar: Registrar | None = None,
+        warm: bool = True,
+        tokens: TokenIssuer | None = None,
+    ) -> None:
+        self._closed = True  # until everything below has worked
+        self.settings = settings or Settings()
+        self._secrets = load_secrets(self.settings.secrets_file)
+        # By the names of the secrets.
+        self._redactors: dict[tuple[str, ...], Redactor] = {}
+        self._registry = Registry(Path(functions), registrar=registrar)
+        self._owns_engine = engine is None
+        self.engine: Engine = engine or DockerEngine(self.settings.engine)
+        self._store = self.settings.store_directory
+        bundles = self._bundles = BundleStore(self._store)
+        self._owner = Owner(self._store)
+        self._delivery = delivery_of(
+            self.engine, self.settings.engine, bundles=bundles, store=self._store, owner=self._owner
+        )
+        self._builder = Builder(
+            self.engine, self.settings, store=bundles, owner=self._owner, delivery=self._delivery
+        )
+        cold_functions = ColdFunctions(self._store)
+        self._deployer = Deployer(
+            self.engine,
+            self.settings,
+            store=bundles,
+            builder=self._builder,
+            delivery=self._delivery,
+            cold_functions=cold_functions,
+        )
+        # As functions reach it, which may be by another name.
+        self._alyx_url = (
+            Callback.parse(self.settings.alyx_url).url if self.settings.alyx_url else ""
+        )
+        self._gateways = Gateways(self.settings.network, directory=self._owner.gateways)
+        self._launcher = Launcher(
+            self.engine,
+            self.settings,
+            owner=self._owner,
+            gateways=self._gateways,
+            delivery=self._delivery,
+        )
+        self._pool = Pool(self._launcher, self.settings, ahead=warm, cold_functions=cold_functions)
+        self._executor = Executor(
+            self.settings,
+            deployer=self._deployer,
+            pool=self._pool,
+            launcher=self._launcher,
+            tokens=tokens,
+        )
+        self._reaper: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """The functions by name, as they were found by the last `reload` or at the start."""
+        return self._registry.functions
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """The operator's secrets by name, as they were read at the start."""
+        return self._secrets
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """What is wrong with the functions' directory; functions without problems run."""
+        return self._registry.problems
+
+    def function(self, name: str) -> Function:
+        """The function of that name.
+
+        Raises:
+            FunctionNotFoundError, InvalidManifestError: see `invoke`.
+        """
+        return self._registry.get(name)
+
+    def reload(self) -> None:
+        """Look at the functions' directory again. Invocations under way are not disturbed.
+
+        From then on a function that has changed is served as it is now; or, once `prepare` has
+        been used, as it was until `prepare` has put the new version into service.
+        """
+        self._registry.reload()
+        self._deployer.retain(self.functions)
+        self._pool.retain(self.functions)
+
+    def prepare(self, name: str) -> None:
+        """Build and boot a function as it is now, and only if that works put it into service.
+
+        Raises:
+            FunctionNotFoundError, InvalidManifestError: see `invoke`.
+            BuildFailedError: it cannot be built; the version before it goes on serving.
+            BootFailedError: it does not boot; the same.
+            SandboxError: the platform could not.
+        """
+        self._deployer.rolled = True
+        function = self._registry.get(name)
+        deployment = self._deployer.deploy_anew(function)
+        instance = self._launcher.launch(deployment)
+        try:
+            check_boot(instance)
+        except BaseException:
+            self._launcher.discard(instance)
+            raise
+        self._deployer.roll_out(function, deployment)
+        self._pool.offer(instance)
+
+    def warm(self, name: str) -> None:
+        """Build a function if need be; from then on as many containers are kept booted as asked.
+
+        Raises: see `build`.
+        """
+        self._pool.keep(self._deployer.deploy(self._registry.get(name)))
+
+    def build(self, name: str) -> str:
+        """Build a function as it is now and install what it depends on; its version.
+
+        Nothing of it runs but its build, and what serves it meanwhile goes on.
+
+        Raises:
+            FunctionNotFoundError, InvalidManifestError: see `invoke`.
+            BuildFailedError: it cannot be built.
+            SandboxError: the platform could not.
+        """
+        return self._deployer.deploy_anew(self._registry.get(name)).bundle.digest
+
+    def stop_building(self) -> None:
+        """Stop what is being built, and build no more; whoever waits for it gets BUILD_FAILED."""
+        self._builder.stop()
+
+    def pool_states(self) -> Mapping[str, Mapping[str, object]]:
+        """By function, how many containers are ready, boot and are busy, and who waits."""
+        return self._pool.states()
+
+    def invoke(  # noqa: PLR0913
+        self,
+        name: str,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
+        *,
+        auth: AuthContext | Mapping[str, Any] | None = None,
+        files: Sequence[FileUpload] = (),
+        timeout: float | None = None,
+        request_id: str | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> FunctionResponse:
+        """Run the function `name` once and return its response, successful or not.
+
+        `files` are added to the input as `_files`. `timeout`, in seconds, replaces the
+        function's own, up to the operator's ceiling. `on_log` is called with each log entry as
+        it comes; `cancellation` ends it from another thread.
+
+        Raises:
+            FunctionNotFoundError: there is no such function; near names are in the message.
+            InvalidManifestError: there is, and its manifest has problems.
+            InvalidRequestError: the input is not a JSON object, or too large.
+            PolicyRefusedError: the operator's settings do not allow it.
+            RuntimeNotAvailableError: an image is missing; says which command builds it.
+            OverloadedError: no place came free within the deadline.
+            EngineUnavailableError: the container engine cannot be reached.
+        """
+        return self.run(
+            self._registry.get(name),
+            input,
+            auth=auth,
+            files=files,
+            timeout=timeout,
+            request_id=request_id,
+            on_log=on_log,
+            cancellation=cancellation,
+        )
+
+    def run(  # noqa: PLR0913
+        self,
+        function: Function,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
+        *,
+        auth: AuthContext | Mapping[str, Any] | None = None,
+        files: Sequence[FileUpload] = (),
+        timeout: float | None = None,
+        request_id: str | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> FunctionResponse:
+        """Run a function that is not of the directory once; else the same as `invoke`.
+
+        `sandbox.functions.discovery.function_from_path` makes one of a file.
+        """
+        return carry_out(
+            self.steps(
+                function,
+                input,
+                auth=auth,
+                files=files,
+                timeout=timeout,
+                request_id=request_id,
+                on_log=on_log,
+                cancellation=cancellation,
+            )
+        )
+
+    def steps(  # noqa: PLR0913
+        self,
+        function: Function,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
+        *,
+        auth: AuthContext | Mapping[str, Any] | None = None,
+        files: Sequence[FileUpload] = (),
+        timeout: float | None = None,
+        request_id: str | None = None,
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Steps[FunctionResponse]:
+        """The same as `run`, for hosts other than a thread; see `sandbox.engine.steps`."""
+        if input is not None and not isinstance(input, Mapping):
+            raise InvalidRequestError(f"the input is no object but a {type(input).__name__}")
+        document = dict(input or {})
+        if files:
+            document["_files"] = [file.model_dump() for file in files]
+        request = FunctionRequest(
+            request_id=request_id or new_request_id(),
+            function=function.name,
+            input=document,
+            context=FunctionContext(
+                auth=None if auth is None else parse_auth(auth),
+                env=resolve_env(function, self._secrets),
+                alyx_url=self._alyx_url,
+            ),
+        )
+        response = yield from self._executor.steps(
+            function,
+            request,
+            timeout=timeout,
+            on_log=on_log,
+            cancellation=cancellation,
+            redactor=self._redactor(function),
+        )
+        self._reap_once()
+        return response
+
+    def _redactor(self, function: Function) -> Redactor:
+        """What keeps the function's secrets out of its logs; the same for the same secrets."""
+        secrets = used_secrets(function, self._secrets)
+        if not secrets:
+            return Redactor.none
+        return self._redactors.setdefault(tuple(sorted(secrets)), Redactor(secrets))
+
+    def _reap_once(self) -> None:
+        """Clear what an earlier process left behind, once, off the path of the response."""
+        if self._reaper is None:
+            self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+            self._reaper.start()
+
+    def _reap(self) -> None:
+        try:
+            reap(self.engine, self._store)
+            self._bundles.prune()
+            self._delivery.prune()
+        except (SandboxError, OSError):  # the next process will find them
+            return
+
+    def close(self) -> None:
+        """Wait until every container is removed, then let go of the engine."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pool.close()
+        self._launcher.close()
+        self._builder.close()
+        self._gateways.close()
+        if self._reaper is not None:
+            self._reaper.join()
+        self._owner.close()
+        if self._owns_engine:
+            self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn("a Sandbox was not closed", ResourceWarning, stacklevel=2, source=self)

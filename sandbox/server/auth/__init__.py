@@ -1,0 +1,1 @@
+"""Who calls, and how much of it is allowed; knows neither requests nor functions."""

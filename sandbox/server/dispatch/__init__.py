@@ -1,0 +1,3 @@
+"""The one way from every kind of caller to the library: invokes, records, queues; knows nothing of
+HTTP.
+"""

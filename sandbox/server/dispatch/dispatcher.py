@@ -1,0 +1,330 @@
+"""`Dispatcher`: the one way in. HTTP, schedules, webhooks and the queue all invoke through it.
+
+It puts every execution on record, keeps its log for whoever follows, and tells observers. Nothing
+here knows of HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from sandbox.cancellation import Cancellation
+from sandbox.engine.steps import carry_out
+from sandbox.errors import InvalidRequestError
+from sandbox.executions.completion import with_error, with_response
+from sandbox.executions.live_log import MOST_BYTES, LiveLog
+from sandbox.executions.log_follower import Follower
+from sandbox.executions.log_tail import log_tail
+from sandbox.executions.model import Execution
+from sandbox.executions.rows import input_bytes
+from sandbox.executions.transitions import ask_cancel, cancel_waiting, retry
+from sandbox.executions.workers import Workers
+from sandbox.ids import new_request_id
+from sandbox.server.dispatch.active import Active, ActiveExecutions
+from sandbox.server.dispatch.observers import Observer, Observers
+from sandbox.server.dispatch.queue_runner import QueueRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sandbox.config.settings import Settings
+    from sandbox.engine.steps import Steps
+    from sandbox.executions.model import Call, Status
+    from sandbox.executions.queries import Page
+    from sandbox.executions.store import ExecutionStore
+    from sandbox.models import FunctionResponse, LogEntry
+    from sandbox.sandbox import Sandbox
+
+__all__ = ["Dispatcher", "Observer"]
+
+# After `drain` has cancelled what would not end, how long it may take to be killed.
+_KILL_SECONDS: Final = 15.0
+
+
+class Dispatcher:
+    """Invokes functions and keeps the record. Safe to use from many threads.
+
+    `start` begins with the queue; `drain` ends everything, the store too. Invocations that
+    somebody waits for work without `start`. What still runs at the one `before`, which this one
+    replaces, is counted, found and cancelled here too; that one waits for it.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        settings: Settings,
+        *,
+        store: ExecutionStore,
+        observers: Sequence[Observer] = (),
+        before: Dispatcher | None = None,
+    ) -> None:
+        self._sandbox = sandbox
+        self._store = store
+        self._log_tail = settings.server.executions.log_tail
+        self._log_bytes = max(MOST_BYTES, self._log_tail)
+        self._largest = settings.limits.request
+        self._observers = Observers(observers)
+        self._active: ActiveExecutions = ActiveExecutions(before._active if before else None)
+        self._queue_runner = QueueRunner(
+            store,
+            self._active,
+            self._observers,
+            invoke=lambda active: carry_out(self._steps(active)),
+            log_bytes=self._log_bytes,
+        )
+        self._workers = Workers(store, run=self._queue_runner.run, cancel=self._cancel_active)
+
+    def start(self) -> None:
+        """Begin to run what is in the queue, and to look after the record."""
+        self._workers.start()
+
+    @property
+    def running(self) -> int:
+        """How many executions run here."""
+        return len(self._active)
+
+    @property
+    def queued(self) -> int:
+        """How many wait in the queue, which all servers with this database share.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used.
+        """
+        return self._store.queue.waiting()
+
+    @property
+    def dropped(self) -> int:
+        """How many executions could not be put on record."""
+        return self._store.dropped
+
+    @property
+    def failing(self) -> bool:
+        """Whether executions cannot be put on record at the moment."""
+        return self._store.failing
+
+    def invoke(
+        self,
+        call: Call,
+        *,
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> FunctionResponse:
+        """Run a function once and return its response; recorded behind it.
+
+        `on_log` is called with each log entry as it comes, from this thread. What could not even
+        begin, since there is no such function, is not recorded.
+
+        Raises:
+            SandboxError: the platform could not serve; see `Sandbox.invoke`.
+        """
+        return carry_out(self.steps(call, on_log=on_log, cancellation=cancellation))
+
+    def steps(
+        self,
+        call: Call,
+        *,
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Steps[FunctionResponse]:
+        """The same as `invoke`, for hosts other than a thread; see `sandbox.engine.steps`."""
+        self._sandbox.function(call.function)
+        now = self._store.clock()
+        execution = Execution(
+            id=call.request_id or new_request_id(),
+            function=call.function,
+            caller=call.caller,
+            trigger=call.trigger,
+            status="running",
+            attempts=1,
+            created_at=now,
+            started_at=now,
+            input_bytes=input_bytes(call),
+        )
+        active = Active(
+            execution,
+            call,
+            cancellation=cancellation or Cancellation(),
+            log_bytes=self._log_bytes,
+        )
+        self._active.enter(active)
+        self._store.record(execution)
+        self._observers.started(execution, call)
+        try:
+            response = yield from self._steps(active, on_log)
+        except BaseException as error:
+            now, logs = self._store.clock(), active.log.entries()
+            failed = with_error(execution, error, now=now, logs=logs, tail=self._log_tail)
+            self._end(active, failed, error=error)
+            raise
+        ended = with_response(execution, response, now=self._store.clock(), tail=self._log_tail)
+        if not response.success and active.cancellation.cancelled:
+            ended = replace(ended, status="cancelled")
+        self._end(active, ended, response=response)
+        return response
+
+    def submit(self, call: Call) -> Execution:
+        """Put a call into the queue; it is on record when this returns, and runs some time later.
+
+        Raises:
+            FunctionNotFoundError, InvalidManifestError: see `Sandbox.invoke`.
+            InvalidRequestError: its input is too large, or its id is taken.
+            OverloadedError: the queue is full.
+            DatabaseUnavailableError: it could not be put on record.
+        """
+        function = self._sandbox.function(call.function)
+        self._active.check_open()
+        execution = Execution(
+            id=call.request_id or new_request_id(),
+            function=call.function,
+            caller=call.caller,
+            trigger=call.trigger,
+            status="queued",
+            created_at=self._store.clock(),
+            input_bytes=input_bytes(call),
+        )
+        if execution.input_bytes > self._largest:
+            raise InvalidRequestError(
+                f"the input has {execution.input_bytes} bytes, and {self._largest} are allowed"
+            )
+        self._store.queue.put(execution, call, retries=function.manifest.retries)
+        self._workers.wake()
+        return execution
+
+    def get(self, id: str) -> Execution | None:  # noqa: A002 - the field's name
+        """The execution of that id as it is now, also one that runs; None if nobody knows it.
+
+        Raises:
+            DatabaseUnavailableError: the database had to be asked, and cannot be used.
+        """
+        active = self._active.get(id)
+        if active is None:
+            return self._store.get(id)
+        tail = log_tail(active.log.entries(), most=self._log_tail)
+        return replace(active.execution, log_tail=tail)
+
+    def list(
+        self,
+        *,
+        function: str | None = None,
+        status: Status | None = None,
+        caller: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> Page:
+        """Executions, newest first, without their responses; `before` is a page's `next`.
+
+        Raises:
+            InvalidRequestError: `before` is none that a page had.
+            DatabaseUnavailableError: the database cannot be used.
+        """
+        return self._store.list(
+            function=function, status=status, caller=caller, limit=limit, before=before
+        )
+
+    def cancel(self, id: str) -> bool:  # noqa: A002 - the field's name
+        """End an execution: kill it if it runs, here or elsewhere; never run it if it waits.
+
+        False if it has ended, or nobody knows it.
+
+        Raises:
+            DatabaseUnavailableError: the database had to be asked, and cannot be used.
+        """
+        if self._cancel_active(id):
+            return True
+        database = self._store.database
+        return cancel_waiting(database, id, now=self._store.clock()) or ask_cancel(database, id)
+
+    def follow(self, id: str) -> Follower:  # noqa: A002 - the field's name
+        """The log of an execution so far, then live, at last the ended execution."""
+        return Follower(self, id)
+
+    def retry(self, id: str) -> Execution:  # noqa: A002 - the field's name
+        """Have an execution that is `dead` begin anew.
+
+        Raises:
+            InvalidRequestError: it is not dead.
+            OverloadedError: the server is stopping.
+            DatabaseUnavailableError: the database cannot be used.
+        """
+        self._active.check_open()
+        if not retry(self._store.database, id, now=self._store.clock()):
+            raise InvalidRequestError("only an execution that is dead can be retried")
+        self._workers.wake()
+        execution = self.get(id)
+        if execution is None:
+            raise InvalidRequestError("the execution was forgotten meanwhile")
+        return execution
+
+    def live_log(self, id: str) -> LiveLog | None:  # noqa: A002 - the field's name
+        """The log of an execution that runs here; see `follow`."""
+        active = self._active.get(id)
+        return None if active is None else active.log
+
+    def cancel_all(self) -> None:
+        """End everything that this one runs."""
+        for active in self._active.own():
+            active.cancellation.cancel()
+
+    def pause(self) -> None:
+        """Take nothing more from the queue; `invoke` goes on."""
+        self._workers.stop()
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing more, let what runs finish for that long, end the rest, write everything.
+
+        What was still queued stays so, for the next server. Closes the store.
+        """
+        deadline = time.monotonic() + seconds
+        self._active.close()
+        self._workers.stop()
+        left = self._active.wait(max(0.0, deadline - time.monotonic()))
+        self._queue_runner.give_up()
+        for active in left:
+            active.cancellation.cancel()
+        stuck = self._active.wait(_KILL_SECONDS)
+        self._workers.close(wait=not stuck)
+        self._store.close()
+
+    def _steps(
+        self, active: Active, on_log: Callable[[LogEntry], None] | None = None
+    ) -> Steps[FunctionResponse]:
+        call = active.call
+        hear = active.log.add
+
+        def tell(entry: LogEntry) -> None:
+            hear(entry)
+            if on_log is not None:
+                on_log(entry)
+
+        return self._sandbox.steps(
+            self._sandbox.function(call.function),
+            call.input,
+            auth=call.auth,
+            files=call.files,
+            timeout=call.timeout,
+            request_id=active.execution.id,
+            on_log=tell,
+            cancellation=active.cancellation,
+        )
+
+    def _end(
+        self,
+        active: Active,
+        ended: Execution,
+        *,
+        response: FunctionResponse | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self._store.record(ended)
+        self._active.leave(active)
+        self._observers.ended(ended, response, error, active.call)
+
+    def _cancel_active(self, id: str) -> bool:  # noqa: A002 - the field's name
+        active = self._active.get(id)
+        if active is None:
+            return False
+        active.unwanted = True
+        active.cancellation.cancel()
+        return True

@@ -1,0 +1,191 @@
+"""`Idempotency-Key`: what was asked for once is done once, however often it is sent.
+
+Kept in the server's database, so that it holds across restarts and for all servers that share it.
+The table has the answer, and of the request only digests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import threading
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from sandbox.errors import InvalidRequestError
+from sandbox.executions.database import create_tables, using
+from sandbox.models import dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sandbox.config.settings import Settings
+    from sandbox.executions.model import Call
+    from sandbox.server.dispatch.threads import Threads
+
+_FORM: Final = re.compile(r"[\x21-\x7e]{1,255}")
+REPLAYED: Final = "Idempotent-Replayed"
+# What is kept of an answer's headers.
+_KEPT: Final = ("content-type", "location")
+# All answers are counted when this part of what may be kept has been added.
+_COUNTED_AT: Final = 16
+# After its longest time, an execution that has left no answer has none: its server was killed.
+_SPARE: Final = 60.0
+
+_metadata = sa.MetaData()
+_answers = sa.Table(
+    "idempotent_answers",
+    _metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("request", sa.String(64), nullable=False),
+    sa.Column("began_at", sa.Float(53), nullable=False, index=True),
+    # None while it is under way.
+    sa.Column("status", sa.Integer),
+    sa.Column("headers", sa.JSON),
+    sa.Column("body", sa.LargeBinary),
+)
+
+
+@dataclass
+class Kept:
+    """The answer to a key: None where the request has to be carried out, and is then set."""
+
+    answer: Response | None = None
+
+
+class IdempotencyStore:
+    """Answers by caller, function and key, for `server.idempotency` seconds.
+
+    They have at most `server.idempotency_bytes` in sum, and a little more for a while: the oldest
+    are forgotten then.
+    """
+
+    def __init__(
+        self, database: sa.Engine, settings: Settings, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._keep = settings.server.idempotency
+        self._most_bytes = settings.server.idempotency_bytes
+        # Bytes that were kept since all of them were counted; others may have been, before us.
+        self._uncounted = self._most_bytes
+        self._lock = threading.Lock()
+        self._longest = settings.ceilings.timeout + _SPARE
+        self._clock = clock
+        create_tables(database, _metadata)
+
+    @contextlib.asynccontextmanager
+    async def once(
+        self, key: str, call: Call, *, wait: bool, threads: Threads
+    ) -> AsyncIterator[Kept]:
+        """Carry a request out within, or take the answer that there is.
+
+        What raises within is not kept: it was not carried out, and may be sent again.
+
+        Raises:
+            InvalidRequestError: the key cannot be used.
+            HTTPException: 409 while another with that key is under way, 422 where the key stood
+                for another request.
+        """
+        if not _FORM.fullmatch(key):
+            raise InvalidRequestError("an Idempotency-Key is 1 to 255 printable ASCII characters")
+        name, request = _digest([call.caller, call.function, key]), _fingerprint(call, wait=wait)
+        kept = Kept(await threads.run(self._claim, name, request))
+        if kept.answer is not None:
+            yield kept
+            return
+        try:
+            yield kept
+        except BaseException:
+            await asyncio.shield(threads.run(self._release, name))
+            raise
+        if kept.answer is not None:
+            await threads.run(self._keep_answer, name, kept.answer)
+
+    def _claim(self, name: str, request: str) -> Response | None:
+        now = self._clock()
+        columns = _answers.c
+        over = sa.or_(
+            columns.began_at < now - self._keep,
+            sa.and_(columns.status.is_(None), columns.began_at < now - self._longest),
+        )
+        claim = sa.insert(_answers).values(key=name, request=request, began_at=now)
+        with using(self._database):
+            with self._database.begin() as connection:
+                connection.execute(sa.delete(_answers).where(over))
+            try:
+                with self._database.begin() as connection:
+                    connection.execute(claim)
+                return None
+            except IntegrityError:  # somebody has it
+                pass
+            with self._database.begin() as connection:
+                found = sa.select(_answers).where(columns.key == name)
+                row = connection.execute(found).mappings().first()
+        if row is None or (row["status"] is None and row["request"] == request):
+            raise HTTPException(
+                HTTPStatus.CONFLICT,
+                "a request with that Idempotency-Key is under way",
+                {"Retry-After": "1"},
+            )
+        if row["request"] != request:
+            raise HTTPException(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "that Idempotency-Key stood for another request",
+            )
+        headers = dict(row["headers"]) | {REPLAYED: "true"}
+        return Response(row["body"], row["status"], headers=headers)
+
+    def _keep_answer(self, name: str, answer: Response) -> None:
+        body = bytes(answer.body)
+        values = {
+            "status": answer.status_code,
+            "headers": {kept: answer.headers[kept] for kept in _KEPT if kept in answer.headers},
+            "body": body,
+        }
+        with using(self._database), self._database.begin() as connection:
+            connection.execute(sa.update(_answers).where(_answers.c.key == name).values(**values))
+            if self._must_count(len(body)):
+                connection.execute(_beyond(self._most_bytes))
+
+    def _must_count(self, size: int) -> bool:
+        """Whether so much was kept by now that all is to be counted."""
+        with self._lock:
+            self._uncounted += size
+            if self._uncounted < self._most_bytes // _COUNTED_AT:
+                return False
+            self._uncounted = 0
+            return True
+
+    def _release(self, name: str) -> None:
+        with using(self._database), self._database.begin() as connection:
+            connection.execute(sa.delete(_answers).where(_answers.c.key == name))
+
+
+def _beyond(most: int) -> sa.Delete:
+    """Forget the oldest answers, as many as are needed for the others to have `most` bytes."""
+    columns = _answers.c
+    newer = sa.func.sum(sa.func.length(columns.body)).over(
+        order_by=(columns.began_at.desc(), columns.key)
+    )
+    sizes = sa.select(columns.key, newer.label("size")).where(columns.status.is_not(None))
+    counted = sizes.subquery()
+    too_many = sa.select(counted.c.key).where(counted.c.size > most)
+    return sa.delete(_answers).where(columns.key.in_(too_many))
+
+
+def _fingerprint(call: Call, *, wait: bool) -> str:
+    files = [file.model_dump() for file in call.files]
+    return _digest([dict(call.input), files, call.auth, call.timeout, wait])
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(dump_json(parts).encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""The ASGI application: which path is whose."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import Route
+
+from sandbox.errors import ForbiddenError, InternalError, SandboxError
+from sandbox.server.events.routes import Match
+from sandbox.server.http import executions as records
+from sandbox.server.http import functions, introspection, openapi, page, webhooks
+from sandbox.server.http import health as state
+from sandbox.server.http.access_log import AccessLog
+from sandbox.server.http.body import read_body
+from sandbox.server.http.endpoints import (
+    GuardedEndpoint,
+    OpenEndpoint,
+    Resource,
+    other_method,
+    taken_by,
+)
+from sandbox.server.http.problems import about, problem_from_error, problem_from_http
+from sandbox.server.http.request_event import body_as_input, request_document, sent_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+    from sandbox.config.server_settings import Scope
+    from sandbox.server.auth.callers import Caller
+    from sandbox.server.http.endpoints import Handler
+    from sandbox.server.service import Service
+
+log = logging.getLogger(__name__)
+
+
+def create_app(current: Callable[[], Service], readiness: state.Readiness) -> ASGIApp:
+    """The application over the service that `current` gives: another one after a reload."""
+
+    def guarded(
+        handler: Handler, right: Scope | None = None, *, held: bool = True
+    ) -> GuardedEndpoint:
+        return GuardedEndpoint(handler, current=current, right=right, held=held)
+
+    async def webhook(request: Request) -> Response:
+        with taken_by(current) as service:
+            return await webhooks.receive(request, service)
+
+    async def readyz(request: Request) -> Response:  # noqa: ARG001
+        return await readiness.answer(current())
+
+    async def jwks(request: Request) -> Response:  # noqa: ARG001
+        return introspection.jwks(current().tokens)
+
+    def is_guarded() -> bool:
+        return current().settings.server.authentication != "none"
+
+    async def document(request: Request) -> Response:  # noqa: ARG001
+        return JSONResponse(openapi.document(guarded=is_guarded()))
+
+    async def docs(request: Request) -> Response:  # noqa: ARG001
+        policy = {"Content-Security-Policy": page.POLICY}
+        return HTMLResponse(page.page(guarded=is_guarded()), headers=policy)
+
+    resources = {
+        "/api/functions": Resource(GET=guarded(functions.list_functions, "read")),
+        "/api/functions/stats": Resource(GET=guarded(functions.stats, "read")),
+        "/api/functions/reload": Resource(POST=guarded(functions.reload, "admin")),
+        "/api/functions/{name}": Resource(
+            GET=guarded(functions.show, "read"), POST=guarded(functions.invoke)
+        ),
+        "/api/executions": Resource(GET=guarded(records.list_executions)),
+        "/api/executions/{id}": Resource(GET=guarded(records.show), DELETE=guarded(records.cancel)),
+        "/api/executions/{id}/logs": Resource(GET=guarded(records.logs, held=False)),
+        "/api/executions/{id}/retry": Resource(POST=guarded(records.retry)),
+        "/api/webhooks/{function}": Resource(POST=OpenEndpoint(webhook)),
+        "/api/webhooks/{function}/{source}": Resource(POST=OpenEndpoint(webhook)),
+        "/api/tokens/introspect": Resource(POST=guarded(state.introspect, "read")),
+        "/.well-known/jwks.json": Resource(GET=OpenEndpoint(jwks)),
+        "/healthz": Resource(GET=OpenEndpoint(state.healthz)),
+        "/readyz": Resource(GET=OpenEndpoint(readyz)),
+        "/metrics": Resource(GET=guarded(state.metrics, "read")),
+        "/openapi.json": Resource(GET=OpenEndpoint(document)),
+        "/docs": Resource(GET=OpenEndpoint(docs)),
+    }
+    middleware = []
+    origins = current().settings.server.cors
+    if origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(origins),
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key"],
+                expose_headers=["x-request-id", "location", "retry-after"],
+            )
+        )
+    app = Starlette(
+        routes=[Route(path, resource) for path, resource in resources.items()],
+        middleware=middleware,
+        exception_handlers={SandboxError: _refuse, HTTPException: _refuse, Exception: _refuse},
+    )
+    # What manifests ask for, which changes while the server runs.
+    app.router.default = guarded(_routed)
+    # Trailing slashes are other paths, and are not redirected.
+    app.router.redirect_slashes = False
+    return AccessLog(app, current=current)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """What stands against a request, as a problem document."""
+    of = about(request)
+    if isinstance(error, HTTPException):
+        return problem_from_http(error, **of)
+    if isinstance(error, SandboxError):
+        if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            trace = error if isinstance(error, InternalError) else None
+            log.error("the request %s failed: %s", of["request_id"], error, exc_info=trace)
+        return problem_from_error(error, **of)
+    # Logged by `AccessLog`, which gets it too.
+    return problem_from_error(InternalError("a defect of the server"), **of)
+
+
+async def _routed(request: Request, caller: Caller, service: Service) -> Response:
+    """A route of a manifest's; 404 where there is none."""
+    match = service.registrar.match(request.method, sent_path(request))
+    if not isinstance(match, Match):
+        if match:
+            return other_method(request.method, match)
+        raise HTTPException(HTTPStatus.NOT_FOUND, "there is nothing at this path")
+    if not caller.may_invoke(match.function):
+        raise ForbiddenError("this caller may not invoke that function")
+    settings = service.settings.server
+    most = service.limiter.body(caller)
+    body = await read_body(request, most=most, patience=settings.patience)
+    document = body_as_input(body, request.headers.get("content-type", ""))
+    document["_request"] = request_document(request, match.params)
+    call = functions.make_call(request, caller, match.function, input=document, trigger="route")
+    return await functions.answer(request, service, call)

@@ -1,0 +1,130 @@
+"""Executions over HTTP: their record, their logs, and an end to them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from sandbox.errors import ForbiddenError, InvalidRequestError
+from sandbox.executions.model import Execution, Status
+from sandbox.executions.queries import MOST_LISTED
+from sandbox.server.http.event_streams import event_response, log_events
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from sandbox.server.auth.callers import Caller
+    from sandbox.server.service import Service
+
+PATH: Final = "/api/executions"
+_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_TIMES: Final = frozenset({"created_at", "started_at", "ended_at", "due_at"})
+_FIELDS: Final = tuple(field.name for field in fields(Execution))
+
+
+def to_document(execution: Execution) -> dict[str, Any]:
+    """An execution as JSON values; times as RFC 3339, `response` only where it is kept."""
+    document: dict[str, Any] = {}
+    for name in _FIELDS:
+        value = getattr(execution, name)
+        if name in _TIMES and value is not None:
+            moment = datetime.fromtimestamp(value, UTC)
+            value = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        document[name] = value
+    if execution.response is None:
+        del document["response"]
+    return document
+
+
+def accepted(execution: Execution) -> Response:
+    """202: it is on record, and runs some time."""
+    return JSONResponse(
+        to_document(execution),
+        HTTPStatus.ACCEPTED,
+        headers={"Location": f"{PATH}/{execution.id}"},
+    )
+
+
+def own_patience(service: Service) -> float:
+    """For how long a client may leave a stream unread, in seconds."""
+    return service.settings.server.patience
+
+
+async def list_executions(request: Request, caller: Caller, service: Service) -> Response:
+    """`GET /api/executions`: of all, for who may read; else the caller's own."""
+    query = request.query_params
+    if any("\0" in value for value in query.values()):  # no text for a database
+        raise InvalidRequestError("a parameter has a NUL in it")
+    status = query.get("status")
+    if status is not None and status not in get_args(Status):
+        raise InvalidRequestError(f"status is one of {', '.join(get_args(Status))}")
+    limit = query.get("limit", "50")
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MOST_LISTED):
+        raise InvalidRequestError(f"limit is a number from 1 to {MOST_LISTED}")
+    whose = query.get("caller") if caller.may("read") else caller.id
+    page = await service.working.run(
+        service.dispatcher.list,
+        function=query.get("function"),
+        status=status,  # type: ignore[arg-type]
+        caller=whose,
+        limit=int(limit),
+        before=query.get("before"),
+    )
+    listed = [to_document(execution) for execution in page.executions]
+    return JSONResponse({"executions": listed, "next": page.next})
+
+
+async def show(request: Request, caller: Caller, service: Service) -> Response:
+    """`GET /api/executions/{id}`."""
+    return JSONResponse(to_document(await _find(request, caller, service)))
+
+
+async def cancel(request: Request, caller: Caller, service: Service) -> Response:
+    """`DELETE /api/executions/{id}`: 202 if it is ended now, 409 if it had ended."""
+    execution = await _find(request, caller, service)
+    _check_change(execution, caller)
+    if not await service.working.run(service.dispatcher.cancel, execution.id):
+        raise HTTPException(HTTPStatus.CONFLICT, "it has ended already")
+    return Response(status_code=HTTPStatus.ACCEPTED)
+
+
+async def retry(request: Request, caller: Caller, service: Service) -> Response:
+    """`POST /api/executions/{id}/retry`, of one that is dead."""
+    execution = await _find(request, caller, service)
+    _check_change(execution, caller)
+    if execution.status != "dead":
+        raise HTTPException(HTTPStatus.CONFLICT, "only an execution that is dead can be retried")
+    return accepted(await service.working.run(service.dispatcher.retry, execution.id))
+
+
+async def logs(request: Request, caller: Caller, service: Service) -> Response:
+    """`GET /api/executions/{id}/logs`: server-sent events, live while it runs."""
+    execution = await _find(request, caller, service)
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream")
+    follower = service.dispatcher.follow(execution.id)
+    return event_response(
+        log_events(request, service, follower, to_document), own_patience(service)
+    )
+
+
+async def _find(request: Request, caller: Caller, service: Service) -> Execution:
+    """The execution that the path names; for others than its caller and readers there is none."""
+    id = request.path_params["id"]  # noqa: A001 - the field's name
+    if not _ID.fullmatch(id):
+        raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such execution")
+    execution = await service.working.run(service.dispatcher.get, id)
+    if execution is None or not (execution.caller == caller.id or caller.may("read")):
+        raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such execution")
+    return execution
+
+
+def _check_change(execution: Execution, caller: Caller) -> None:
+    if execution.caller != caller.id and not caller.may("admin"):
+        raise ForbiddenError("another caller's execution: this needs the scope admin")

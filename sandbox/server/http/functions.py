@@ -1,0 +1,218 @@
+"""Functions over HTTP: invoke, list, show, reload, and the state of their pools."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import JSONResponse, Response
+
+from sandbox.cancellation import Cancellation
+from sandbox.errors import ForbiddenError, InvalidRequestError
+from sandbox.executions.model import Call
+from sandbox.protocol.request import parse_auth, parse_input
+from sandbox.server.http.body import read_input
+from sandbox.server.http.event_streams import event_response, invocation_events
+from sandbox.server.http.executions import accepted, own_patience
+from sandbox.server.http.problems import status_of
+from sandbox.server.http.responses import document
+from sandbox.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+    from sandbox.executions.model import Trigger
+    from sandbox.functions.function import Function
+    from sandbox.models import FileUpload, FunctionResponse
+    from sandbox.server.auth.callers import Caller
+    from sandbox.server.service import Service
+
+# How a trusted caller says for whom it calls: `context.auth`, as JSON.
+AUTH_HEADER: Final = "x-alyx-auth"
+EVENT_STREAM: Final = "text/event-stream"
+
+
+async def invoke(request: Request, caller: Caller, service: Service) -> Response:
+    """`POST /api/functions/{name}`."""
+    name = request.path_params["name"]
+    if not caller.may_invoke(name):
+        raise ForbiddenError("this caller may not invoke that function")
+    service.sandbox.function(name)
+    body = await read_input(
+        request, most=service.limiter.body(caller), patience=service.settings.server.patience
+    )
+    call = make_call(request, caller, name, input=body.input, files=body.files)
+    return await answer(request, service, call)
+
+
+def make_call(  # noqa: PLR0913
+    request: Request,
+    caller: Caller,
+    function: str,
+    *,
+    input: Mapping[str, Any],  # noqa: A002 - the contract's word
+    files: tuple[FileUpload, ...] = (),
+    trigger: Trigger = "http",
+) -> Call:
+    """The call that a request asks for: for whom, and how long it may take.
+
+    Raises:
+        ForbiddenError: it is for somebody else, and the caller may not say so.
+        InvalidRequestError: `timeout` or the identity cannot be read.
+    """
+    return Call(
+        function=function,
+        input=input,
+        files=files,
+        auth=_auth(request, caller),
+        timeout=_timeout(request),
+        caller=caller.id,
+        trigger=trigger,
+        request_id=request.state.execution_id,
+        traceparent=request.headers.get("traceparent"),
+    )
+
+
+async def answer(request: Request, service: Service, call: Call) -> Response:
+    """Run a call and answer with its response; with its id or as a stream, where asked for."""
+    key = request.headers.get("idempotency-key")
+    wait = _flag(request, "wait", default=True)
+    streamed = EVENT_STREAM in request.headers.get("accept", "")
+    if streamed and wait:
+        if key is not None:
+            raise InvalidRequestError("a stream cannot be sent again: no Idempotency-Key with it")
+        events = invocation_events(request, service, call)
+        return event_response(events, own_patience(service))
+    if key is None:
+        return await _answer(request, service, call, wait=wait)
+    async with service.idempotency.once(key, call, wait=wait, threads=service.working) as kept:
+        if kept.answer is None:
+            kept.answer = await _answer(None, service, call, wait=wait)
+        return kept.answer
+
+
+async def _answer(request: Request | None, service: Service, call: Call, *, wait: bool) -> Response:
+    """Without `request`, nothing ends it: a client that went away may ask for it again."""
+    if not wait:
+        return accepted(await service.working.run(service.dispatcher.submit, call))
+    if request is None:
+        response = await service.invoking.carry(service.dispatcher.steps(call))
+    else:
+        response = await run(request, service, call)
+    code = None if response.error is None else response.error.code
+    # A function's own failure is an answer like any other, whatever it calls it.
+    status = HTTPStatus.OK if response.answered else status_of(code)
+    return await document(response, status)
+
+
+async def run(request: Request, service: Service, call: Call) -> FunctionResponse:
+    """Invoke while the client is there; without it, the function is killed."""
+    cancellation = Cancellation()
+    gone = asyncio.ensure_future(_until_gone(request, cancellation))
+    try:
+        return await service.invoking.carry(
+            service.dispatcher.steps(call, cancellation=cancellation)
+        )
+    except asyncio.CancelledError:
+        cancellation.cancel()
+        raise
+    finally:
+        gone.cancel()
+
+
+async def list_functions(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+    """`GET /api/functions`."""
+    sandbox = service.sandbox
+    return JSONResponse(
+        {
+            "functions": [_summary(function) for function in sandbox.functions.values()],
+            "problems": [problem.to_dict() for problem in sandbox.problems],
+        }
+    )
+
+
+async def show(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+    """`GET /api/functions/{name}`."""
+    function = service.sandbox.function(request.path_params["name"])
+    manifest = function.manifest
+    shown = manifest.model_dump(
+        mode="json", exclude_defaults=True, exclude={"env", "hooks", "name"}
+    )
+    pool = service.sandbox.pool_states().get(function.name)
+    return JSONResponse(
+        _summary(function)
+        | {
+            "version": pool["version"] if pool else None,
+            # Only their names: values may be the operator's secrets.
+            "env": sorted(manifest.env),
+            "manifest": shown,
+        }
+    )
+
+
+async def stats(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+    """`GET /api/functions/stats`."""
+    pools = {
+        name: dict(state) | {"total": _total(state)}
+        for name, state in service.sandbox.pool_states().items()
+    }
+    return JSONResponse({"pools": pools, "running": service.dispatcher.running})
+
+
+async def reload(request: Request, caller: Caller, service: Service) -> Response:
+    """`POST /api/functions/reload`."""
+    await service.working.run(service.sandbox.reload)
+    return await list_functions(request, caller, service)
+
+
+def _summary(function: Function) -> dict[str, Any]:
+    return {
+        "name": function.name,
+        "runtime": function.runtime,
+        "interface": function.interface,
+        "description": function.manifest.description,
+        "sample_input": function.manifest.sample_input,
+        "routes": [route.model_dump(mode="json") for route in function.manifest.routes],
+    }
+
+
+def _total(state: Mapping[str, object]) -> int:
+    counts = [state[name] for name in ("ready", "booting", "busy")]
+    return sum(count for count in counts if isinstance(count, int))
+
+
+def _auth(request: Request, caller: Caller) -> Mapping[str, Any] | None:
+    text = request.headers.get(AUTH_HEADER)
+    if text is None:
+        return caller.auth
+    if not caller.may("impersonate"):
+        raise ForbiddenError("this needs a caller with the scope impersonate")
+    return parse_auth(parse_input(text.encode("latin-1"))).model_dump()
+
+
+def _timeout(request: Request) -> float | None:
+    text = request.query_params.get("timeout")
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"timeout: {error}") from None
+
+
+def _flag(request: Request, name: str, *, default: bool) -> bool:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if text not in ("true", "false"):
+        raise InvalidRequestError(f"{name} is true or false")
+    return text == "true"
+
+
+async def _until_gone(request: Request, cancellation: Cancellation) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    cancellation.cancel()

@@ -1,0 +1,96 @@
+"""What is asked from outside of the server itself: health, readiness, metrics, its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from sandbox.errors import SandboxError
+from sandbox.images import image_builder as images
+from sandbox.runtimes import RUNTIMES
+from sandbox.server.http import introspection
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from sandbox.server.auth.callers import Caller
+    from sandbox.server.service import Service
+
+# For how long an answer to `/readyz` stands, in seconds: probes are no load on the engine.
+_FRESH: Final = 1.0
+
+
+async def healthz(request: Request) -> Response:  # noqa: ARG001
+    """`GET /healthz`: the process lives, and its loop turns."""
+    return JSONResponse({"status": "ok"})
+
+
+class Readiness:
+    """`GET /readyz`: whether invocations can be served, else 503 and why not."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._answer: dict[str, Any] = {}
+        self._asked_at = float("-inf")
+        self._of: Service | None = None
+        self.draining = False
+
+    async def answer(self, service: Service) -> Response:
+        """The answer; asked anew at most once a second."""
+        async with self._lock:
+            if self._of is not service or time.monotonic() - self._asked_at > _FRESH:
+                self._answer = await service.working.run(_look, service)
+                self._asked_at, self._of = time.monotonic(), service
+        problems = [*self._answer["problems"], *(["it is stopping"] if self.draining else [])]
+        return JSONResponse(
+            self._answer | {"status": "not ready" if problems else "ready", "problems": problems},
+            HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK,
+        )
+
+
+def _look(service: Service) -> dict[str, Any]:
+    """Ask the engine, for its images too; and the pools, which are told and hold nothing up."""
+    problems = []
+    engine = service.sandbox.engine
+    functions = service.sandbox.functions.values()
+    try:
+        engine.image(images.reference("base"))  # whether it answers
+        for runtime in sorted({function.runtime for function in functions}):
+            override = service.settings.images.override.get(runtime)
+            if override is None:
+                images.require(engine, RUNTIMES[runtime].image)
+            elif engine.image(override) is None:
+                problems.append(f"the engine has no image {override}")
+    except SandboxError as error:
+        problems.append(str(error))
+    if service.dispatcher.failing:
+        problems.append("executions cannot be put on record")
+    pools = service.sandbox.pool_states().values()
+    return {
+        "problems": problems,
+        "functions": len(functions),
+        "warm": sum(bool(state["ready"]) for state in pools),
+    }
+
+
+async def metrics(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+    """`GET /metrics`, in Prometheus' format."""
+    text = await service.working.run(service.metrics.text)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+async def introspect(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+    """`POST /api/tokens/introspect`."""
+    try:
+        async with asyncio.timeout(service.settings.server.patience):
+            return await introspection.introspect(request, service.tokens)
+    except TimeoutError:
+        raise HTTPException(
+            HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", {"Connection": "close"}
+        ) from None

@@ -1,0 +1,185 @@
+"""Webhooks: a sender proves itself by an HMAC of the body before anything is started."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import Response
+
+from sandbox.errors import OverloadedError, UnauthenticatedError
+from sandbox.executions.model import Call
+from sandbox.functions.manifest import resolve
+from sandbox.models import dump_json
+from sandbox.server.auth.callers import Caller
+from sandbox.server.events.signatures import is_genuine
+from sandbox.server.http.body import read_body
+from sandbox.server.http.executions import accepted
+from sandbox.server.http.functions import run
+from sandbox.server.http.problems import status_of
+from sandbox.server.http.request_event import body_as_input, request_document
+from sandbox.server.http.responses import JSON, document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.requests import Request
+
+    from sandbox.models import FunctionResponse
+    from sandbox.server.events.registrar import Webhook
+    from sandbox.server.service import Service
+
+# Anybody may send a body here. Of those that are larger, this process reads so many at once.
+SMALL: Final = 64 * 1024
+MOST_LARGE: Final = 32
+
+
+class _NotKeptError(Exception):
+    """An answer that a second delivery shall not be given: it may try again."""
+
+    def __init__(self, answer: Response) -> None:
+        self.answer = answer
+
+
+class _Room:
+    """Counts the large bodies that are being read; used by one event loop only."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def place(self, length: str) -> Iterator[None]:
+        """A place for a body of that `Content-Length`."""
+        if length.isascii() and length.isdigit() and int(length[:20]) <= SMALL:
+            yield
+            return
+        if self._taken >= MOST_LARGE:
+            raise OverloadedError("too many large bodies are on their way", retry_after=1.0)
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
+_room: Final = _Room()
+
+
+async def receive(request: Request, service: Service) -> Response:
+    """`POST /api/webhooks/{function}` and `/api/webhooks/{function}/{source}`.
+
+    Whether there is such a webhook is told to nobody who cannot sign for it.
+
+    Raises:
+        UnauthenticatedError: there is none, or the signature is not right.
+        SandboxError, HTTPException: see `read_body` and `Dispatcher`.
+    """
+    function = request.path_params["function"]
+    settings = service.settings.server
+    with _room.place(request.headers.get("content-length", "")):
+        body = await read_body(request, most=settings.limits.body, patience=settings.patience)
+        webhook = service.registrar.webhook(function, request.path_params.get("source"))
+        genuine = _is_genuine(request, service, webhook, body)
+    if webhook is None or not genuine:
+        raise UnauthenticatedError("no webhook of that name takes what was sent")
+    caller = Caller(
+        id=f"webhook:{function}",
+        scopes=frozenset({"invoke"}),
+        functions=(function,),
+        limits=settings.limits,
+    )
+    request.state.caller = caller.id
+    with service.limiter.admit(caller):
+        document = body_as_input(body, request.headers.get("content-type", ""))
+        call = Call(
+            function=function,
+            input=document,
+            timeout=webhook.config.timeout,
+            caller=caller.id,
+            trigger="webhook",
+            request_id=request.state.execution_id,
+            traceparent=request.headers.get("traceparent"),
+        )
+        return await _answer_once(request, service, call, webhook)
+
+
+def _is_genuine(request: Request, service: Service, webhook: Webhook | None, body: bytes) -> bool:
+    if webhook is None:
+        return is_genuine(
+            "", body, secret=None, algorithm="hmac-sha256", form="plain", tolerance=0, now=0
+        )
+    verification, config = webhook.verification, webhook.config
+    try:
+        secret = resolve(verification.secret, service.sandbox.secrets)
+    except KeyError:  # the operator does not give it
+        secret = None
+    is_stripe = verification.header.lower() == "stripe-signature"
+    return is_genuine(
+        request.headers.get(verification.header, ""),
+        body,
+        secret=secret,
+        algorithm=verification.type,
+        form=config.format or ("stripe" if is_stripe else "plain"),
+        tolerance=config.tolerance,
+        now=time.time(),
+    )
+
+
+async def _answer_once(
+    request: Request, service: Service, call: Call, webhook: Webhook
+) -> Response:
+    """Carry a delivery out; one that came before is given the answer from then."""
+    header = webhook.config.delivery_header
+    delivery = request.headers.get(header) if header else None
+    wait = webhook.hook.mode == "sync"
+    about = _about(request, webhook)
+    whole = replace(call, input={**call.input, "_request": about})
+    if delivery is None:
+        return await _answer(request, service, whole, webhook)
+    key = hashlib.sha256(f"{webhook.hook.source}\n{delivery}".encode()).hexdigest()
+    # `_request` differs each time: it has the time of the signature.
+    once = service.idempotency.once(key, call, wait=wait, threads=service.working)
+    try:
+        async with once as kept:
+            if kept.answer is None:
+                answer = await _answer(None, service, whole, webhook)
+                if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise _NotKeptError(answer)
+                kept.answer = answer
+            return kept.answer
+    except _NotKeptError as failed:
+        return failed.answer
+
+
+async def _answer(
+    request: Request | None, service: Service, call: Call, webhook: Webhook
+) -> Response:
+    """Without `request`, nothing ends it: a sender that went away may deliver it again."""
+    if webhook.hook.mode == "async":
+        return accepted(await service.working.run(service.dispatcher.submit, call))
+    if request is None:
+        response = await service.invoking.carry(service.dispatcher.steps(call))
+    else:
+        response = await run(request, service, call)
+    return await _respond(response, alone=webhook.config.answer == "output")
+
+
+async def _respond(response: FunctionResponse, *, alone: bool) -> Response:
+    """The response; or with `alone` its output, and a status that says whether there is one."""
+    if alone and response.success:
+        return Response(dump_json(response.output), media_type=JSON)
+    code = None if response.error is None else response.error.code
+    answered = HTTPStatus.INTERNAL_SERVER_ERROR if alone else HTTPStatus.OK
+    status = answered if response.answered else status_of(code)
+    return await document(response, status)
+
+
+def _about(request: Request, webhook: Webhook) -> dict[str, object]:
+    """`_request`, without the signature: whoever has it could try secrets until one fits."""
+    about = request_document(request, {})
+    about["headers"].pop(webhook.verification.header.lower(), None)
+    return {**about, "source": webhook.hook.source, "action": webhook.hook.action}

@@ -1,0 +1,435 @@
+"""Bundles: immutable, content-addressed copies of functions' directories, and of what was built.
+
+    store/                mode 0700: nobody else gets in
+      bundles/DIGEST/     the copy; directories 755, files 644 or 755, one fixed time
+      builds/KEY          the digest of the bundle that a build gave
+      hashes/ID           digests of the files of one directory, by their state
+      leases/, used/      who uses which bundle, and when it was last used (`sandbox.store.leases`)
+      locks/NN            held while a build of a key that begins with NN is under way
+      temporary/ID/       a copy or a build under way, locked by the process that makes it
+
+A bundle appears by a rename, and goes by one, so a process that is killed leaves nothing
+half-made behind but in `temporary`, which later processes clear. The store is a cache: it can be
+removed at any time that nothing uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import time
+import uuid
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sandbox.errors import InvalidManifestError, InvalidSettingsError
+from sandbox.store.file_hashes import FileHashes
+from sandbox.store.leases import Leases, long_ago
+from sandbox.store.locks import claimed, locked
+from sandbox.store.tree import FIXED_TIME, Caps, ChangedError, Refused, Tree
+from sandbox.units import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+MAX_BYTES: Final = 256 * MIB
+MAX_FILES: Final = 20_000
+_BUILT: Final = Caps(4096 * MIB, 200_000)
+# A bundle that nobody has used for so long, in seconds, is removed: a week.
+KEPT: Final = 7 * 86400.0
+_KEY: Final = re.compile(r"[0-9a-f]{16,128}", re.ASCII)
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+# How often a directory may change while it is read before that is an error.
+_ATTEMPTS: Final = 5
+# Old enough that its maker has had the time to lock it.
+_STALE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An immutable copy. `digest` is a SHA-256 in hex, and `path` the directory to mount.
+
+    It stays in the store at least for as long as this object lives.
+    """
+
+    digest: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBundle:
+    """A bundle as the store has it. `size` in bytes, links counted once in each bundle.
+
+    `last_used` is in seconds since 1970.
+    """
+
+    digest: str
+    size: int
+    files: int
+    in_use: bool
+    last_used: float
+
+
+class BundleStore:
+    """The bundles of one directory. Safe to use from many threads and processes at once.
+
+    Raises:
+        InvalidSettingsError: the directory can't be used, or belongs to another user.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._bundles = root / "bundles"
+        self._builds = root / "builds"
+        self._locks = root / "locks"
+        self._temporaries = root / "temporary"
+        self._hashes = root / "hashes"
+        _make_private(root)
+        for directory in (
+            self._bundles, self._builds, self._locks, self._temporaries, self._hashes,
+        ):  # fmt: skip
+            directory.mkdir(mode=0o700, exist_ok=True)
+        self._leases = Leases(root)
+
+    def snapshot(
+        self,
+        source: Path,
+        *,
+        single_file: bool = False,
+        max_bytes: int = MAX_BYTES,
+        max_files: int = MAX_FILES,
+    ) -> Bundle:
+        """The bundle of a directory, or with `single_file` of one file, as it is now.
+
+        Only hashes what has changed when the store has it already. `source` must have no links
+        on its way. `sandbox.store.tree` says where links may lead and what is left out.
+
+        Raises:
+            InvalidManifestError: something in it can't be in a bundle, it is over a cap, or it
+                does not stop changing; `details.problems` lists every such file.
+        """
+        tree = Tree(source, single_file=single_file, caps=Caps(max_bytes, max_files))
+        name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
+        return self._store(tree, hashes=self._hashes / name)
+
+    def cached(self, key: str) -> Bundle | None:
+        """The bundle that was published under `key`, 16 to 128 hex digits, if it is still there."""
+        try:
+            digest = (self._builds / _checked(key)).read_text()
+        except FileNotFoundError:
+            return None
+        return self._existing(digest) if _DIGEST.fullmatch(digest) else None
+
+    def publish(self, key: str, directory: Path) -> Bundle:
+        """Keep what a build left in `directory`, under `key`; replaces what was there.
+
+        Files of any user are taken: a build runs as a user of its own.
+
+        Raises:
+            InvalidManifestError: something in it can't be in a bundle.
+        """
+        tree = Tree(directory.resolve(), caps=_BUILT, hard_links=True)
+        return self._note(key, self._store(tree))
+
+    def adopt(self, key: str, directory: Path) -> Bundle:
+        """Make `directory` itself a bundle, under `key`, and everything that is in it.
+
+        It lies in a directory of `scratch`, and its files are this process's own, with the modes
+        and times of a bundle.
+
+        Raises:
+            InvalidManifestError: something in it can't be in a bundle.
+        """
+        digest = _digest_of(Tree(directory.resolve(), caps=_BUILT, everything=True))
+        return self._note(key, self._move(directory, digest))
+
+    def produce(self, key: str, build: Callable[[Path], None], *, adopt: bool = False) -> Bundle:
+        """The bundle of `key`; where there is none, `build` makes it in the directory it is given.
+
+        Of several callers with one key, in this process or in others, one builds while the
+        others wait. What `build` raises is passed on, and nothing is kept. `build` may not
+        produce anything itself. For `adopt`, see there.
+        """
+        with locked(self._locks / _checked(key)[:2]):
+            bundle = self.cached(key)
+            if bundle is not None:
+                return bundle
+            with self.scratch() as temporary:
+                output = temporary / "output"
+                output.mkdir(mode=0o755)
+                output.chmod(0o755)
+                build(output)
+                return self.adopt(key, output) if adopt else self.publish(key, output)
+
+    def merge(self, parts: Sequence[Bundle], *, without: Sequence[str] = ()) -> Bundle:
+        """One bundle of several, one laid over the other: what is in a later one replaces.
+
+        `without` are paths that are left out of the first. Files are shared by hard links: no
+        bundle's file is ever written to.
+
+        Raises:
+            InvalidManifestError: one has a file where another has a directory.
+        """
+        words = ["alyx merge 1", *(part.digest for part in parts), "without", *without]
+        digest = hashlib.sha256("\n".join(words).encode()).hexdigest()
+        bundle = self._existing(digest)
+        if bundle is not None:
+            return bundle
+        with self.scratch() as temporary:
+            merged = temporary / "merged"
+            merged.mkdir()
+            first, *others = parts
+            for part in reversed(others):
+                _lay_under(part.path, merged)
+            _lay_under(first.path, merged, without=frozenset(without))
+            return self._move(merged, digest)
+
+    def bundles(self) -> list[StoredBundle]:
+        """All bundles, those used last first."""
+        with self._leases.removing():
+            uses = self._leases.uses()
+            digests = [path.name for path in self._bundles.iterdir()]
+        found = []
+        for digest in digests:
+            size, files = _measure(self._bundles / digest)
+            use = uses.get(digest)
+            found.append(
+                StoredBundle(
+                    digest=digest,
+                    size=size,
+                    files=files,
+                    in_use=use is not None and use.in_use,
+                    last_used=0.0 if use is None else use.last,
+                )
+            )
+        return sorted(found, key=lambda bundle: -bundle.last_used)
+
+    def prune(self, *, older_than: float = KEPT) -> list[str]:
+        """Remove every bundle that no process uses and nobody has used for `older_than` seconds.
+
+        Returns their digests. What shares files with one that stays costs nothing, and gives
+        nothing back.
+        """
+        before = long_ago(older_than)
+        removed = []
+        with self.scratch() as temporary:
+            with self._leases.removing():
+                uses = self._leases.uses()
+                for path in list(self._bundles.iterdir()):
+                    use = uses.get(path.name)
+                    if use is None or not (use.in_use or use.last > before):
+                        path.rename(temporary / path.name)
+                        removed.append(path.name)
+                for digest in uses:
+                    if not (self._bundles / digest).is_dir():
+                        self._leases.forget(digest)
+                self._forget_builds()
+            for path in temporary.iterdir():
+                shutil.rmtree(path, ignore_errors=True)
+        for hashes in self._hashes.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if hashes.stat().st_mtime <= before:
+                    hashes.unlink()
+        return removed
+
+    def digest_at(self, path: Path) -> str | None:
+        """The digest of the bundle whose directory `path` is; None if it is none."""
+        return path.name if path.parent == self._bundles else None
+
+    def holds(self, digest: str) -> bool:
+        """Whether there is such a bundle. For how long is not said."""
+        return (self._bundles / digest).is_dir()
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory that goes away, at the latest after this process has ended."""
+        self._clear_stale()
+        path = self._temporaries / uuid.uuid4().hex
+        path.mkdir(mode=0o700)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield path
+        finally:
+            # What another user made in a build's output may stay, until root clears it.
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(descriptor)
+
+    def _store(self, tree: Tree, *, hashes: Path | None = None) -> Bundle:
+        for _ in range(_ATTEMPTS):
+            try:
+                known = None if hashes is None else FileHashes(hashes)
+                digest = _digest_of(tree, hashes=known)
+                if known is not None:
+                    known.save()
+                return self._existing(digest) or self._copy(tree, digest)
+            except ChangedError:
+                continue
+        raise InvalidManifestError(
+            "its files do not stop changing while they are read",
+            hint="stop what writes to the function's directory, and try again",
+        )
+
+    def _existing(self, digest: str) -> Bundle | None:
+        """The bundle of that digest, taken; None where there is none."""
+        path = self._bundles / digest
+        with self._leases.taking():
+            return self._take(digest) if path.is_dir() else None
+
+    def _take(self, digest: str) -> Bundle:
+        bundle = Bundle(digest, self._bundles / digest)
+        self._leases.take(digest)
+        weakref.finalize(bundle, self._leases.release, digest).atexit = False
+        return bundle
+
+    def _copy(self, tree: Tree, digest: str) -> Bundle:
+        """Copy the tree into the store. Raises ChangedError where it is no longer the same."""
+        with self.scratch() as temporary:
+            copy = temporary / "bundle"
+            if _digest_of(tree, into=copy) != digest:
+                raise ChangedError
+            return self._move(copy, digest)
+
+    def _move(self, directory: Path, digest: str) -> Bundle:
+        """Make a finished directory the bundle of that digest."""
+        path = self._bundles / digest
+        with self._leases.taking():
+            try:
+                directory.rename(path)
+            except OSError:
+                # Somebody else was faster; the content is the same.
+                if not path.is_dir():
+                    raise
+            return self._take(digest)
+
+    def _note(self, key: str, bundle: Bundle) -> Bundle:
+        """Keep that `key` gives `bundle`."""
+        with self.scratch() as temporary:
+            note = temporary / "digest"
+            note.write_text(bundle.digest)
+            note.rename(self._builds / _checked(key))
+        return bundle
+
+    def _forget_builds(self) -> None:
+        """Remove the notes of builds whose bundles are gone."""
+        for note in self._builds.iterdir():
+            digest = note.read_text(errors="replace")
+            if not (_DIGEST.fullmatch(digest) and (self._bundles / digest).is_dir()):
+                note.unlink()
+
+    def _clear_stale(self) -> None:
+        """Remove what processes left that were killed; the kernel has dropped their locks."""
+        for path in self._temporaries.iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime < _STALE_SECONDS:
+                    continue
+                with claimed(path) as dead:
+                    if dead:
+                        shutil.rmtree(path, ignore_errors=True)
+
+
+def _digest_of(tree: Tree, *, into: Path | None = None, hashes: FileHashes | None = None) -> str:
+    """The tree's digest. Raises InvalidManifestError for what can't be in a bundle."""
+    try:
+        return tree.digest(into=into, hashes=hashes)
+    except Refused as refused:
+        raise InvalidManifestError(
+            f"its files cannot be deployed: {refused.problems[0]}",
+            details={"problems": list(refused.problems)},
+        ) from None
+
+
+def _lay_under(source: Path, into: Path, *, without: frozenset[str] = frozenset()) -> None:
+    """Link everything of `source` into `into`, but for what is there already."""
+    _lay_entries_under(source, into, "", without)
+
+
+def _lay_entries_under(source: Path, into: Path, above: str, without: frozenset[str]) -> None:
+    with os.scandir(source) as entries:
+        for entry in entries:
+            name = f"{above}{entry.name}"
+            if name in without:
+                continue
+            target = into / entry.name
+            is_directory = entry.is_dir(follow_symlinks=False)
+            if target.is_dir() and not target.is_symlink():
+                if not is_directory:
+                    raise _clash(name)
+            elif target.is_symlink() or target.exists():
+                if is_directory:
+                    raise _clash(name)
+                continue
+            elif is_directory:
+                target.mkdir()
+            elif entry.is_symlink():
+                target.symlink_to(Path(entry.path).readlink())
+                os.utime(target, (FIXED_TIME, FIXED_TIME), follow_symlinks=False)
+            else:
+                _link(Path(entry.path), target)
+            if is_directory:
+                _lay_entries_under(Path(entry.path), target, f"{name}/", without)
+    into.chmod(0o755)
+    os.utime(into, (FIXED_TIME, FIXED_TIME))
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where a file has all the links that it can have."""
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EMLINK, errno.EPERM, errno.ENOTSUP):
+            raise
+        shutil.copy2(source, target)
+
+
+def _clash(name: str) -> InvalidManifestError:
+    return InvalidManifestError(
+        f"its files and its dependencies or its build's output both have {name!a}, once as a "
+        "file and once as a directory",
+        hint="rename it among the function's files",
+    )
+
+
+def _measure(directory: Path) -> tuple[int, int]:
+    """Bytes and number of the files below a directory; what goes meanwhile is passed over."""
+    size = files = 0
+    for above, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(above, name)).st_size  # noqa: PTH118
+                files += 1
+    return size, files
+
+
+def _checked(key: str) -> str:
+    """`key`, which becomes a file name."""
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is not 16 to 128 hex digits")
+    return key
+
+
+def _make_private(root: Path) -> None:
+    """Make the store's directory, and be sure that nobody else can put bundles into it."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = root.stat()
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != 0o700:
+            root.chmod(0o700)
+    except OSError as error:
+        raise InvalidSettingsError(
+            f"the store {root} cannot be used: {os.strerror(error.errno or 0)}",
+            hint="set `store` to a directory that this user can write to",
+        ) from None
+    if status.st_uid != os.geteuid():
+        raise InvalidSettingsError(
+            f"the store {root} belongs to another user, who could change what is run",
+            hint="set `store` to a directory of this user's own",
+        )

@@ -1,0 +1,79 @@
+"""Who owns a container: every process that starts containers, by a file that it keeps locked.
+
+Every process that starts containers holds a lock on a file of its own in the store, and labels
+its containers with that file's name. The kernel drops the lock when the process ends, however
+it ends; so a container whose owner's lock can be taken is an orphan. Process ids are not used:
+they are reused, and mean nothing in another PID namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from sandbox.store.locks import claimed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LABEL_OWNER: Final = "alyx.sandbox.owner"
+# Several stores may share one engine; each reaps only what belongs to it.
+LABEL_STORE: Final = "alyx.sandbox.store"
+LABEL_FUNCTION: Final = "alyx.sandbox.function"
+
+GATEWAYS: Final = "gateways"
+OWNERS: Final = "owners"
+
+
+class Owner:
+    """This process's claim on the containers it starts, held until `close`."""
+
+    def __init__(self, store: Path) -> None:
+        self._directory = store / OWNERS
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.id = uuid.uuid4().hex
+        self.store_id = store_id(store)
+        # Where this process's gateways keep their sockets.
+        self.gateways = store / GATEWAYS / self.id
+        self._path = self._directory / self.id
+        # Locked before it has its name: nobody may find it unlocked and take us for dead.
+        unnamed = self._directory / f".{self.id}"
+        self._descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        unnamed.rename(self._path)
+
+    def labels(self, function: str) -> dict[str, str]:
+        """The labels of a container that serves `function`."""
+        return {LABEL_OWNER: self.id, LABEL_STORE: self.store_id, LABEL_FUNCTION: function}
+
+    def close(self) -> None:
+        """Give up the claim; call it when no container of this owner is left."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        os.close(self._descriptor)
+
+
+def is_alive(store: Path, owner: str) -> bool:
+    """Whether some process holds the owner's lock."""
+    try:
+        with claimed(store / OWNERS / os.path.basename(owner)) as dead:  # noqa: PTH119
+            return not dead
+    except FileNotFoundError:
+        return False
+
+
+def store_id(store: Path) -> str:
+    """An id that stays with the store's directory."""
+    store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = store / "id"
+    if not path.exists():
+        # Whole at once: who starts at the same time must not read an empty one.
+        draft = store / f"id.{uuid.uuid4().hex}"
+        draft.write_text(uuid.uuid4().hex)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text()

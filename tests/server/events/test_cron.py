@@ -1,0 +1,193 @@
+"""When schedules are due: cron, intervals, single times, and the days on which clocks change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sandbox.functions.manifest import Schedule
+from sandbox.server.events.cron import interval_seconds, last_tick, next_tick
+
+NOW = datetime(2026, 5, 20, 10, 7, 30, tzinfo=UTC)  # a Wednesday
+
+
+def schedule(expression: str, *, kind: str = "cron", timezone: str = "UTC") -> Schedule:
+    return Schedule.model_validate(
+        {"name": "s", "type": kind, "expression": expression, "timezone": timezone}
+    )
+
+
+def ticks(
+    expression: str, count: int, *, start: datetime = NOW, timezone: str = "UTC"
+) -> list[str]:
+    """The next ticks, as times in the schedule's zone."""
+    its, found = schedule(expression, timezone=timezone), []
+    moment = start.timestamp()
+    for _ in range(count):
+        tick = next_tick(its, moment)
+        assert tick is not None
+        assert tick > moment
+        found.append(datetime.fromtimestamp(tick, ZoneInfo(timezone)).isoformat())
+        moment = tick
+    return found
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("*/20 * * * *", ["05-20T10:20:00", "05-20T10:40:00", "05-20T11:00:00"]),
+        ("*/20 * * * * *", ["05-20T10:07:40", "05-20T10:08:00", "05-20T10:08:20"]),
+        ("5/25 * * * *", ["05-20T10:30:00", "05-20T10:55:00", "05-20T11:05:00"]),
+        ("0 3 * * *", ["05-21T03:00:00", "05-22T03:00:00"]),
+        ("0 22-2/2 * * *", ["05-20T22:00:00", "05-21T00:00:00", "05-21T02:00:00"]),
+        ("0 0 * * 0", ["05-24T00:00:00", "05-31T00:00:00"]),
+        ("0 0 * * 7", ["05-24T00:00:00", "05-31T00:00:00"]),
+        ("0 0 * * sun", ["05-24T00:00:00"]),
+        ("0 0 * * 5-7", ["05-22T00:00:00", "05-23T00:00:00", "05-24T00:00:00", "05-29T00:00:00"]),
+        (
+            "0 0 * * FRI-MON",
+            ["05-22T00:00:00", "05-23T00:00:00", "05-24T00:00:00", "05-25T00:00:00"],
+        ),
+        ("0 0 1 jun,AUG ?", ["06-01T00:00:00", "08-01T00:00:00"]),
+        ("0 0 31 * *", ["05-31T00:00:00", "07-31T00:00:00"]),
+        # Both days are restricted: either will do.
+        ("0 0 28 * MON", ["05-25T00:00:00", "05-28T00:00:00", "06-01T00:00:00"]),
+        ("@hourly", ["05-20T11:00:00", "05-20T12:00:00"]),
+        ("@weekly", ["05-24T00:00:00"]),
+        ("@monthly", ["06-01T00:00:00"]),
+    ],
+)
+def test_cron_expressions(expression: str, expected: list[str]) -> None:
+    assert ticks(expression, len(expected)) == [f"2026-{item}+00:00" for item in expected]
+
+
+def test_a_day_that_comes_once_in_four_years() -> None:
+    assert ticks("0 0 29 2 *", 1) == ["2028-02-29T00:00:00+00:00"]
+
+
+def test_a_day_that_never_comes_has_no_tick() -> None:
+    assert next_tick(schedule("0 0 31 2 *"), NOW.timestamp()) is None
+
+
+def test_a_time_is_in_the_schedule_s_zone() -> None:
+    assert ticks("0 3 * * *", 1, timezone="Asia/Tokyo") == ["2026-05-21T03:00:00+09:00"]
+
+
+def test_a_time_that_clocks_leave_out_runs_as_much_later_and_once() -> None:
+    start = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    assert ticks("30 2 * * *", 2, start=start, timezone="Europe/Berlin") == [
+        "2026-03-29T03:30:00+02:00",
+        "2026-03-30T02:30:00+02:00",
+    ]
+    assert ticks("30 2,3 * * *", 2, start=start, timezone="Europe/Berlin") == [
+        "2026-03-29T03:30:00+02:00",
+        "2026-03-30T02:30:00+02:00",
+    ]
+
+
+def test_a_time_that_comes_twice_runs_once() -> None:
+    start = datetime(2026, 10, 24, 12, tzinfo=UTC)
+    assert ticks("30 2 * * *", 2, start=start, timezone="Europe/Berlin") == [
+        "2026-10-25T02:30:00+02:00",
+        "2026-10-26T02:30:00+01:00",
+    ]
+    # Also for a server that starts between the two.
+    between = datetime(2026, 10, 25, 0, 45, tzinfo=UTC)
+    assert ticks("30 2 * * *", 1, start=between, timezone="Europe/Berlin") == [
+        "2026-10-26T02:30:00+01:00"
+    ]
+
+
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25"])
+def test_what_runs_every_half_hour_does_so_when_clocks_change(day: str) -> None:
+    start = datetime.fromisoformat(f"{day}T00:00:00+00:00") - timedelta(hours=2)
+    found = ticks("*/30 * * * *", 12, start=start, timezone="Europe/Berlin")
+    moments = [datetime.fromisoformat(item).timestamp() for item in found]
+    assert {later - sooner for sooner, later in pairwise(moments)} == {1800.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30), ("90s", 90), ("5m", 300), ("1h30m", 5400), ("1h0.5m", 3630), ("250ms", 0.25)],
+)
+def test_intervals_are_as_long_as_they_say(text: str, seconds: float) -> None:
+    assert schedule(text, kind="interval").expression == text
+    assert interval_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["10ms", "0h0m"])
+def test_no_interval_is_shorter_than_a_second(text: str) -> None:
+    first = next_tick(schedule(text, kind="interval"), 1000.0)
+    assert first == 1001.0
+
+
+def test_intervals_are_the_same_for_every_server() -> None:
+    its = schedule("10m", kind="interval")
+    base = datetime(2026, 5, 20, 10, tzinfo=UTC).timestamp()
+    assert {next_tick(its, base + late) for late in (0.0, 0.001, 299.5, 599.999)} == {base + 600}
+
+
+def test_a_single_time_comes_once() -> None:
+    its = schedule("2026-05-20T12:00:00+02:00", kind="one_time")
+    at = datetime(2026, 5, 20, 10, tzinfo=UTC).timestamp()
+    assert next_tick(its, at - 1) == at
+    assert next_tick(its, at) is None
+    assert last_tick(its, 0.0, at) == at
+    assert last_tick(its, at, at + 1e6) is None
+
+
+FIELD = st.one_of(
+    st.just("*"),
+    st.just("?"),
+    st.builds("*/{}".format, st.integers(1, 40)),
+    st.lists(st.integers(0, 59), min_size=1, max_size=3).map(lambda some: ",".join(map(str, some))),
+    st.builds("{}-{}".format, st.integers(0, 59), st.integers(0, 59)),
+    st.builds("{}-{}/{}".format, st.integers(0, 31), st.integers(0, 31), st.integers(1, 9)),
+)
+ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
+MOMENTS = st.floats(1.7e9, 1.9e9)
+
+
+def accepted(expression: str, timezone: str) -> Schedule | None:
+    try:
+        return schedule(expression, timezone=timezone)
+    except ValidationError:
+        return None
+
+
+@settings(deadline=None)
+@given(st.lists(FIELD, min_size=5, max_size=6).map(" ".join), ZONES, MOMENTS)
+def test_all_that_validation_accepts_has_ticks_that_go_forward(
+    expression: str, timezone: str, moment: float
+) -> None:
+    its = accepted(expression, timezone)
+    if its is None:
+        return
+    for _ in range(3):
+        tick = next_tick(its, moment)
+        if tick is None:
+            return
+        assert tick > moment
+        moment = tick
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(["*/7 * * * *", "* 3 * * *", "*/50 * * * * *", "0 0 * * *", "30 2 * * *"]),
+    ZONES,
+    st.floats(1.7e9, 1.9e9),
+    st.floats(1, 40_000),
+)
+def test_the_last_tick_is_the_one_that_counting_finds(
+    expression: str, timezone: str, begin: float, length: float
+) -> None:
+    its, found, moment = schedule(expression, timezone=timezone), None, begin
+    while (tick := next_tick(its, moment)) is not None and tick <= begin + length:
+        found = moment = tick
+    assert last_tick(its, begin, begin + length) == found

@@ -1,0 +1,106 @@
+"""The server's log: what a line says, what none says, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from sandbox.server.telemetry.request_log import Behind
+from tests.waiting import wait_until
+
+SCRIPT = """
+import logging
+from sandbox.executions.model import Call, Execution
+from sandbox.models import FunctionResponse
+from sandbox.server.telemetry.request_log import ExecutionLog, configure_logging
+
+logs = configure_logging()
+call = Call(function="hello", input={"password": "canary"}, auth={"id": "canary"})
+execution = Execution(
+    id="req_1", function="hello", caller="key:ci", trigger="http", status="failed", code="E_CANARY",
+    message="canary", log_tail="canary", created_at=0.0, response={"output": "canary"},
+)
+response = FunctionResponse(request_id="req_1", success=True, output="canary")
+ExecutionLog().ended(execution, response, None, call)
+logging.getLogger("sandbox.server.lifecycle").info("%s was read", "it")
+logging.getLogger("sandbox.server.lifecycle").debug("not this")
+logging.getLogger("others").info("nor this")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("others").exception("a defect")
+logs.close()
+"""
+
+
+def test_lines_are_json_where_nobody_looks() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True
+    )
+    execution, info, defect = map(json.loads, ended.stderr.splitlines())
+    assert execution["event"] == "execution"
+    expected = {"request_id": "req_1", "function": "hello", "status": "failed", "caller": "key:ci"}
+    assert expected.items() <= execution.items()
+    assert "canary" not in ended.stderr
+    assert (info["event"], info["level"]) == ("it was read", "info")
+    assert info["timestamp"].endswith("Z")
+    assert defect["level"] == "error"
+    assert "ZeroDivisionError" in defect["exception"]
+    assert ended.stdout == ""
+
+
+def test_lines_are_for_people_at_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", SCRIPT], stderr=theirs, timeout=60, check=True)
+        os.close(theirs)
+        text = os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
+    assert "request_id" in text
+    assert not text.startswith("{")
+
+
+class Stuck(io.StringIO):
+    """A stream that takes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+        self.free = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reached.set()
+        assert self.free.wait(60)
+        return super().write(text)
+
+
+def test_nobody_waits_for_a_stream_that_takes_nothing() -> None:
+    stream = Stuck()
+    behind = Behind(stream)
+    behind.write("first\n")
+    assert stream.reached.wait(60)
+    for number in range(10_005):
+        behind.write(f"{number}\n")
+    stream.free.set()
+    behind.close()
+    lines = stream.getvalue().splitlines()
+    assert lines[:2] == ["first", "0"]
+    assert lines[-2:] == ["9999", "5 lines were left out here"]
+
+
+def test_what_was_logged_is_written_soon_and_at_the_end() -> None:
+    stream = io.StringIO()
+    behind: Any = Behind(stream)
+    behind.write("soon\n")
+    wait_until(lambda: stream.getvalue() == "soon\n")
+    behind.write("at the end\n")
+    behind.close()
+    behind.close()
+    assert stream.getvalue() == "soon\nat the end\n"

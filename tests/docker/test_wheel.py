@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -49,14 +50,15 @@ def test_the_wheel_does_not_claim_other_people_s_names(wheel: Path) -> None:
     }  # fmt: skip
 
 
-def test_every_file_of_the_images_and_templates_is_in_the_wheel(wheel: Path) -> None:
-    packed = set(zipfile.ZipFile(wheel).namelist())
+def test_the_wheel_has_every_file_of_its_folders_and_no_other(wheel: Path) -> None:
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     tracked = subprocess.run(
-        ["git", "ls-files", "images", "cli/templates"],
+        ["git", "ls-files", "sandbox", "cli", "images"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
-    assert len(tracked) > 10
-    assert {f"sandbox_{name}" for name in tracked} <= packed
+    assert len(tracked) > 200
+    names = (re.sub(r"^(cli|images)/", r"sandbox_\1/", name) for name in tracked)
+    assert packed == set(names)
 
 
 @pytest.mark.timeout(600)

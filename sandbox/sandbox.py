@@ -16,7 +16,7 @@ from sandbox.containers.reaper import reap
 from sandbox.deploy.deployer import Deployer
 from sandbox.engine.delivery import delivery_of
 from sandbox.engine.docker.engine import DockerEngine
-from sandbox.engine.steps import carry_out
+from sandbox.engine.steps import run_steps
 from sandbox.errors import InvalidRequestError, SandboxError
 from sandbox.functions.registry import Registry
 from sandbox.functions.secrets import load_secrets, resolve_env, used_secrets
@@ -253,7 +253,7 @@ class Sandbox:
 
         `sandbox.functions.discovery.function_from_path` makes one of a file.
         """
-        return carry_out(
+        return run_steps(
             self.steps(
                 function,
                 input,

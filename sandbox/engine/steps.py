@@ -1,11 +1,17 @@
-"""Work in steps: a generator that says what it waits for, so that two kinds of hosts can take them.
+"""Code that waits, written once, and run by a thread or by an event loop.
 
-A thread waits for each thing in turn (`carry_out`); an event loop goes on with others meanwhile
-(`sandbox.server.dispatch.loop_runner`). So an invocation is written once for both. It yields
+An invocation is a generator (`Steps`). Where it has to wait, it yields what it waits for; whoever
+runs the generator does the waiting, then resumes it:
 
-    Receive(container, deadline)   and is sent the chunk; TimeoutError is thrown into it
-    Woken(wake, deadline)          and goes on when it was woken, or the deadline has passed
-    BLOCKING                       before it blocks or computes for long: a loop gives it a thread
+    chunk = yield Receive(container, deadline)
+        resumes with the container's next chunk, or raises TimeoutError at the deadline
+    yield WaitFor(latch, deadline)
+        resumes when the latch is set or the deadline has passed
+    yield BLOCKING
+        resumes in a thread: from here on, the generator may block or compute for long
+
+`run_steps` runs a generator in the calling thread. `sandbox.server.dispatch.loop_runner` runs many
+in one event loop: there, a generator that blocks without having yielded BLOCKING stops all others.
 
 Deadlines are on the clock of `time.monotonic`.
 """
@@ -18,41 +24,10 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sandbox.engine.base import Chunk, Container
+    from sandbox.latch import Latch
 
 T = TypeVar("T")
-
-
-class Wake:
-    """Happens once, from any thread, and wakes who waits for it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._happened = False
-        self._call: Callable[[], object] | None = None
-
-    @property
-    def happened(self) -> bool:
-        """Whether it has."""
-        return self._happened
-
-    def set(self) -> None:
-        """It happens. May be called twice."""
-        with self._lock:
-            self._happened = True
-            call, self._call = self._call, None
-        if call is not None:
-            call()
-
-    def on_set(self, call: Callable[[], object]) -> None:
-        """Have `call` called once it happens, at once if it has; one waits at a time."""
-        with self._lock:
-            if not self._happened:
-                self._call = call
-                return
-        call()
 
 
 class Receive(NamedTuple):
@@ -62,50 +37,50 @@ class Receive(NamedTuple):
     deadline: float
 
 
-class Woken(NamedTuple):
-    """Wait to be woken."""
+class WaitFor(NamedTuple):
+    """Wait until a latch is set."""
 
-    wake: Wake
+    latch: Latch
     deadline: float
 
 
 class Blocking:
-    """What follows may block, or take long."""
+    """The code behind this step may block or compute for long."""
 
 
 BLOCKING: Final = Blocking()
-# Bytes of input or output that take no time worth a thread. As lines of one byte each, these are
-# 4,000 entries of a log, which take 30 ms: longer than a loop should stand still.
+# An event loop handles up to this many bytes of input or output by itself. In the worst case, lines
+# of one byte each, they are 4,000 log entries and take 30 ms; a loop should not stop for longer.
 LIGHT: Final = 8 * 1024
 
-Wait: TypeAlias = Receive | Woken | Blocking
-# What is sent in is the chunk where one was waited for, else None.
-Steps: TypeAlias = Generator[Wait, Any, T]
+Step: TypeAlias = Receive | WaitFor | Blocking
+# After `Receive`, the generator is sent a chunk; after the other steps, None.
+Steps: TypeAlias = Generator[Step, Any, T]
 
 
-def carry_out(steps: Steps[T]) -> T:
-    """Take all steps in this thread; what they return or raise."""
+def run_steps(steps: Steps[T]) -> T:
+    """Run a generator to its end in this thread; what it returns or raises."""
     try:
-        wait = next(steps)
+        step = next(steps)
         while True:
             try:
-                happened = _wait(wait)
-            except BaseException as error:  # theirs to handle, Ctrl-C too
-                wait = steps.throw(error)
+                result = _wait(step)
+            except BaseException as error:  # the generator handles it, Ctrl-C too
+                step = steps.throw(error)
             else:
-                wait = steps.send(happened)
+                step = steps.send(result)
     except StopIteration as ended:
-        result: T = ended.value
-        return result
+        returned: T = ended.value
+        return returned
 
 
-def _wait(wait: Wait) -> Chunk | None:
-    if isinstance(wait, Receive):
-        return wait.container.receive(wait.deadline)
-    if isinstance(wait, Woken) and not wait.wake.happened:
-        # Once it is released, it can be acquired a second time; an Event takes much longer.
-        gate = threading.Lock()
-        gate.acquire()
-        wait.wake.on_set(gate.release)
-        gate.acquire(timeout=max(wait.deadline - time.monotonic(), 0.0))
+def _wait(step: Step) -> Chunk | None:
+    if isinstance(step, Receive):
+        return step.container.receive(step.deadline)
+    if isinstance(step, WaitFor) and not step.latch.is_set:
+        # A lock that is released by the latch; `threading.Event` takes much longer.
+        lock = threading.Lock()
+        lock.acquire()
+        step.latch.on_set(lock.release)
+        lock.acquire(timeout=max(step.deadline - time.monotonic(), 0.0))
     return None

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from sandbox.engine.steps import Woken
+from sandbox.engine.steps import WaitFor
 from sandbox.errors import OverloadedError
 from sandbox.pool.admission import QueueLimits, QueueState, Rejected, admit
 from sandbox.pool.idle_listener import IdleListener
@@ -125,7 +125,7 @@ class Pool:
         wake = waiter.woken.set
         cancellation.on_cancel(wake)
         try:
-            yield Woken(waiter.woken, deadline)
+            yield WaitFor(waiter.woken, deadline)
         except BaseException:  # Ctrl-C: what was made for it is nobody's now
             self._leave(version_pool, waiter)
             if waiter.instance is not None:

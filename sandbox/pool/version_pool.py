@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sandbox.engine.steps import Wake
+from sandbox.latch import Latch
 from sandbox.pool.arrivals import Arrivals
 from sandbox.pool.plan import Demand
 
@@ -35,7 +35,7 @@ class Waiter:
         self.granted_at = since
         self.instance: Instance | None = None
         self.error: Exception | None = None
-        self.woken = Wake()
+        self.woken = Latch()
 
     @property
     def served(self) -> bool:

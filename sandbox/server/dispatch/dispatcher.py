@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sandbox.cancellation import Cancellation
-from sandbox.engine.steps import carry_out
+from sandbox.engine.steps import run_steps
 from sandbox.errors import InvalidRequestError
 from sandbox.executions.completion import with_error, with_response
 from sandbox.executions.live_log import MOST_BYTES, LiveLog
@@ -71,7 +71,7 @@ class Dispatcher:
             store,
             self._active,
             self._observers,
-            invoke=lambda active: carry_out(self._steps(active)),
+            invoke=lambda active: run_steps(self._steps(active)),
             log_bytes=self._log_bytes,
         )
         self._workers = Workers(store, run=self._queue_runner.run, cancel=self._cancel_active)
@@ -119,7 +119,7 @@ class Dispatcher:
         Raises:
             SandboxError: the platform could not serve; see `Sandbox.invoke`.
         """
-        return carry_out(self.steps(call, on_log=on_log, cancellation=cancellation))
+        return run_steps(self.steps(call, on_log=on_log, cancellation=cancellation))
 
     def steps(
         self,

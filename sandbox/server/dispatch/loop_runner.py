@@ -1,7 +1,7 @@
-"""The event loop runs the steps of invocations: one that waits has no thread (`engine.steps`).
+"""`LoopRunner`: runs invocations (`sandbox.engine.steps`) in the event loop, without threads.
 
-With a thread for each, threads and loop hand each other the interpreter at every step, which takes
-longer than the steps. What blocks, or takes long, goes on in a thread from there on.
+If each had a thread, threads and loop would hand each other the interpreter at every step, which
+takes longer than the steps. An invocation gets a thread only when it says that it will block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from sandbox.engine.steps import Blocking, Receive, Woken, carry_out
+from sandbox.engine.steps import Blocking, Receive, WaitFor, run_steps
 from sandbox.errors import SandboxError
 from sandbox.server.dispatch.threads import Threads, stopping
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandbox.engine.base import Container
-    from sandbox.engine.steps import Steps, Wait
+    from sandbox.engine.steps import Step, Steps
 
 T = TypeVar("T")
 
@@ -30,78 +30,78 @@ _ONCE: Final = select.EPOLLIN | select.EPOLLONESHOT
 
 
 class LoopRunner:
-    """Takes the steps of at most `most` invocations at once, all of them in one loop."""
+    """Runs at most `most` invocations at once, all of them in one event loop."""
 
     def __init__(self, name: str, most: int) -> None:
-        # One for each invocation, should all of them block.
+        # A thread for each invocation, should all of them block.
         self._threads = Threads(name, most)
         self._poller: _Poller | None = None
 
-    async def carry(self, steps: Steps[T]) -> T:
-        """What the steps lead to. They are taken to their end even if nobody waits any more.
+    async def run(self, steps: Steps[T]) -> T:
+        """Run an invocation and return its result. If the caller is cancelled, it still runs on.
 
         Raises:
-            OverloadedError: as many are carried as may be.
+            OverloadedError: `most` invocations are running.
         """
         if self._poller is None:
             self._poller = _Poller(asyncio.get_running_loop())
         self._threads.enter()
-        carried = _RunningSteps(steps, self._poller, self._threads)
+        running = _RunningSteps(steps, self._poller, self._threads)
         with stopping():
-            return await asyncio.shield(carried.begin())
+            return await asyncio.shield(running.start())
 
     def close(self) -> None:
-        """Carry nothing any more; from any thread."""
+        """Run nothing any more. Called from any thread."""
         self._threads.close()
         if self._poller is not None:
             self._poller.close()
 
 
 class _Poller:
-    """Hears many descriptors for a loop: by one descriptor of its own, which hears the others.
+    """Watches many descriptors for a loop, which itself watches only the poller's own descriptor.
 
-    A loop's own readers take longer to begin and to end than an answer takes to come.
+    `loop.add_reader` and `remove_reader` for each wait would take longer than a function's answer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._thread = threading.get_ident()
-        self._poller = select.epoll()
+        self._epoll = select.epoll()
         self._calls: dict[int, Callable[[], None]] = {}
-        loop.add_reader(self._poller.fileno(), self._heard)
+        loop.add_reader(self._epoll.fileno(), self._poll)
 
-    def listen(self, descriptor: int, call: Callable[[], None]) -> None:
-        """Have `call` called once there is something to read, unless `ignore` comes first."""
+    def watch(self, descriptor: int, call: Callable[[], None]) -> None:
+        """Make this call once the descriptor can be read, unless `ignore` comes first."""
         self._calls[descriptor] = call
         try:
-            self._poller.modify(descriptor, _ONCE)
-        except FileNotFoundError:  # the first time; or it was closed, and is another's now
-            self._poller.register(descriptor, _ONCE)
+            self._epoll.modify(descriptor, _ONCE)
+        except FileNotFoundError:  # never registered, or closed since and opened anew
+            self._epoll.register(descriptor, _ONCE)
 
     def ignore(self, descriptor: int) -> None:
-        """Listen there no more: the descriptor becomes somebody else's."""
+        """Watch it no longer: somebody else is about to use it."""
         self._calls.pop(descriptor, None)
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Have `call` called in the loop; from any thread."""
+        """Make this call in the loop. Called from any thread."""
         if threading.get_ident() == self._thread:
             self.loop.call_soon(call)
         else:
             self.loop.call_soon_threadsafe(call)
 
     def close(self) -> None:
-        """Listen to nothing any more; from any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and hears nothing
+        """Watch nothing any more. Called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(self._close)
 
     def _close(self) -> None:
-        self.loop.remove_reader(self._poller.fileno())
-        self._poller.close()
+        self.loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
 
-    def _heard(self) -> None:
-        for descriptor, _ in self._poller.poll(0):
+    def _poll(self) -> None:
+        for descriptor, _ in self._epoll.poll(0):
             call = self._calls.pop(descriptor, None)
-            if call is not None:  # else somebody else's step has ended this wait
+            if call is not None:  # else an earlier call of this round has ended the wait
                 call()
 
 
@@ -114,64 +114,64 @@ class _RunningSteps(Generic[T]):
         self._loop = poller.loop
         self._threads = threads
         self._done: asyncio.Future[T] = self._loop.create_future()
-        # What is waited for now, where it is heard, and what looks whether its deadline is over.
-        self._wait: Receive | Woken | None = None
+        # The wait under way, the descriptor watched for it, and the timer of its deadline.
+        self._wait: Receive | WaitFor | None = None
         self._descriptor: int | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> asyncio.Future[T]:
-        """Take the first steps, up to one that has to wait."""
-        self._take(partial(next, self._steps))
+    def start(self) -> asyncio.Future[T]:
+        """Run up to the first wait."""
+        self._resume(partial(next, self._steps))
         return self._done
 
-    def _take(self, step: Callable[[], Wait] | None) -> None:
-        """Take a step, and those behind it that need not wait."""
-        while step is not None:
+    def _resume(self, resume: Callable[[], Step] | None) -> None:
+        """Resume the generator, again and again, until it has to wait."""
+        while resume is not None:
             try:
-                wait = step()
+                step = resume()
             except StopIteration as ended:
                 self._end(partial(self._done.set_result, ended.value))
                 return
-            except BaseException as error:  # whoever waits for it raises it
+            except BaseException as error:  # raised in whoever awaits the result
                 self._end(partial(self._done.set_exception, error))
                 return
-            if isinstance(wait, Blocking):
+            if isinstance(step, Blocking):
                 self._leave_loop()
                 return
-            # Who has just asked has no answer yet: to look for one would be in vain.
-            look = isinstance(wait, Woken) or wait.container.received
-            step = self._after(wait) if look else None
-            if step is None:
-                self._begin_wait(wait)
+            # A container that was asked just now has no answer yet: looking would be in vain.
+            look = isinstance(step, WaitFor) or step.container.received
+            resume = self._after(step) if look else None
+            if resume is None:
+                self._begin_wait(step)
 
-    def _after(self, wait: Receive | Woken) -> Callable[[], Wait] | None:
-        """The step after a wait, if that is over."""
-        if isinstance(wait, Woken):
-            over = wait.wake.happened or time.monotonic() >= wait.deadline
+    def _after(self, wait: Receive | WaitFor) -> Callable[[], Step] | None:
+        """How to resume after this wait; None if it is not over."""
+        if isinstance(wait, WaitFor):
+            over = wait.latch.is_set or time.monotonic() >= wait.deadline
             return partial(self._steps.send, None) if over else None
         try:
             chunk = wait.container.receive(0.0)
         except TimeoutError as error:
             over = time.monotonic() >= wait.deadline
             return partial(self._steps.throw, error) if over else None
-        except Exception as error:  # theirs to handle
+        except Exception as error:  # the generator handles it
             return partial(self._steps.throw, error)
         return partial(self._steps.send, chunk)
 
-    def _begin_wait(self, wait: Receive | Woken) -> None:
+    def _begin_wait(self, wait: Receive | WaitFor) -> None:
         self._wait = wait
         self._set_timer(wait)
-        if isinstance(wait, Woken):
-            wait.wake.on_set(partial(self._poller.soon, partial(self._woken, wait)))
+        if isinstance(wait, WaitFor):
+            wait.latch.on_set(partial(self._poller.soon, partial(self._latch_set, wait)))
         else:
-            self._listen(wait.container)
+            self._watch(wait.container)
 
-    def _listen(self, container: Container) -> None:
+    def _watch(self, container: Container) -> None:
         self._descriptor = container.fileno()
-        self._poller.listen(self._descriptor, self._heard)
+        self._poller.watch(self._descriptor, self._readable)
 
     def _end_wait(self) -> None:
-        """Before the next step: it may hand the container to somebody else."""
+        """Called before the generator resumes: it may hand the container to somebody else."""
         self._wait = None
         if self._timer is not None:
             self._timer.cancel()
@@ -179,44 +179,44 @@ class _RunningSteps(Generic[T]):
             self._poller.ignore(self._descriptor)
             self._descriptor = None
 
-    def _set_timer(self, wait: Receive | Woken) -> None:
+    def _set_timer(self, wait: Receive | WaitFor) -> None:
         self._timer = self._loop.call_later(
-            max(wait.deadline - time.monotonic(), 0.0), self._late, wait
+            max(wait.deadline - time.monotonic(), 0.0), self._deadline_passed, wait
         )
 
-    def _heard(self) -> None:
-        """There is something to read; it may be less than a chunk."""
+    def _readable(self) -> None:
         wait = self._wait
-        if isinstance(wait, Receive) and not self._go_on(wait):
-            self._listen(wait.container)
+        # What can be read may be less than a chunk.
+        if isinstance(wait, Receive) and not self._try_resume(wait):
+            self._watch(wait.container)
 
-    def _woken(self, wait: Woken) -> None:
+    def _latch_set(self, wait: WaitFor) -> None:
         if self._wait is wait:  # else its deadline came first
-            self._go_on(wait)
+            self._try_resume(wait)
 
-    def _late(self, wait: Receive | Woken) -> None:
-        if not self._go_on(wait):  # a loop's timers are a little early
+    def _deadline_passed(self, wait: Receive | WaitFor) -> None:
+        if not self._try_resume(wait):  # a loop's timers are a little early
             self._set_timer(wait)
 
-    def _go_on(self, wait: Receive | Woken) -> bool:
-        """Take the next steps if the wait is over; whether it is."""
-        step = self._after(wait)
-        if step is None:
+    def _try_resume(self, wait: Receive | WaitFor) -> bool:
+        """Resume the generator if its wait is over; whether it is."""
+        resume = self._after(wait)
+        if resume is None:
             return False
         self._end_wait()
-        self._take(step)
+        self._resume(resume)
         return True
 
     def _leave_loop(self) -> None:
-        """What is left is done by a thread."""
+        """Run the rest in a thread."""
         try:
-            going = self._loop.run_in_executor(self._threads.executor, carry_out, self._steps)
-        except RuntimeError as error:  # there are no threads any more
+            running = self._loop.run_in_executor(self._threads.executor, run_steps, self._steps)
+        except RuntimeError as error:  # the executor was shut down
             with contextlib.suppress(SandboxError):
                 self._steps.close()
             self._end(partial(self._done.set_exception, error))
         else:
-            going.add_done_callback(self._left)
+            running.add_done_callback(self._left)
 
     def _left(self, ended: asyncio.Future[T]) -> None:
         error = ended.exception()

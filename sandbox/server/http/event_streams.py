@@ -55,7 +55,7 @@ async def invocation_events(
         loop.call_soon_threadsafe(entries.put_nowait, entry)
 
     running = asyncio.ensure_future(
-        service.invoking.carry(
+        service.invoking.run(
             service.dispatcher.steps(call, on_log=on_log, cancellation=cancellation)
         )
     )

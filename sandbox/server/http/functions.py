@@ -99,7 +99,7 @@ async def _answer(request: Request | None, service: Service, call: Call, *, wait
     if not wait:
         return accepted(await service.working.run(service.dispatcher.submit, call))
     if request is None:
-        response = await service.invoking.carry(service.dispatcher.steps(call))
+        response = await service.invoking.run(service.dispatcher.steps(call))
     else:
         response = await run(request, service, call)
     code = None if response.error is None else response.error.code
@@ -113,9 +113,7 @@ async def run(request: Request, service: Service, call: Call) -> FunctionRespons
     cancellation = Cancellation()
     gone = asyncio.ensure_future(_until_gone(request, cancellation))
     try:
-        return await service.invoking.carry(
-            service.dispatcher.steps(call, cancellation=cancellation)
-        )
+        return await service.invoking.run(service.dispatcher.steps(call, cancellation=cancellation))
     except asyncio.CancelledError:
         cancellation.cancel()
         raise

@@ -162,7 +162,7 @@ async def _answer(
     if webhook.hook.mode == "async":
         return accepted(await service.working.run(service.dispatcher.submit, call))
     if request is None:
-        response = await service.invoking.carry(service.dispatcher.steps(call))
+        response = await service.invoking.run(service.dispatcher.steps(call))
     else:
         response = await run(request, service, call)
     return await _respond(response, alone=webhook.config.answer == "output")

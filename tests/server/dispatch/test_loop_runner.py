@@ -1,4 +1,4 @@
-"""Steps, taken by a thread and by an event loop: both come to the same end."""
+"""Invocations run by a thread and by an event loop: both come to the same end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 
 from sandbox import OverloadedError
 from sandbox.engine.base import Chunk
-from sandbox.engine.steps import BLOCKING, Receive, Wake, Woken, carry_out
+from sandbox.engine.steps import BLOCKING, Receive, WaitFor, run_steps
+from sandbox.latch import Latch
 from sandbox.server.dispatch.loop_runner import LoopRunner
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sandbox.engine.steps import Steps, Wait
+    from sandbox.engine.steps import Step, Steps
 
 T = TypeVar("T")
 
@@ -59,13 +60,13 @@ def later(call: Callable[[], object]) -> None:
     threading.Timer(NEAR, call).start()
 
 
-def begin(name: str, container: Talking, wake: Wake) -> Wait:
+def begin(name: str, container: Talking, latch: Latch) -> Step:
     """Have happen what is called so, and what waits for it."""
     happenings: dict[str, Callable[[], object]] = {
         "said": lambda: container.inside.send(b"a"),
         "said later": lambda: later(lambda: container.inside.send(b"b")),
-        "woken": wake.set,
-        "woken later": lambda: later(wake.set),
+        "woken": latch.set,
+        "woken later": lambda: later(latch.set),
     }
     happenings.get(name, lambda: None)()
     if name == "blocking":
@@ -73,7 +74,7 @@ def begin(name: str, container: Talking, wake: Wake) -> Wait:
     seconds = {"silent": NEAR, "not woken": NEAR, "too late": -NEAR}.get(name, FAR)
     deadline = time.monotonic() + seconds
     if "woken" in name:
-        return Woken(wake, deadline)
+        return WaitFor(latch, deadline)
     return Receive(container, deadline)  # type: ignore[arg-type]
 
 
@@ -84,16 +85,16 @@ def program(names: list[str]) -> Steps[list[object]]:
         for name in names:
             if name == "fails":
                 raise ValueError(name)
-            wake = Wake()
-            wait = begin(name, container, wake)
+            latch = Latch()
+            wait = begin(name, container, latch)
             try:
-                seen.append(((yield wait), wake.happened))
+                seen.append(((yield wait), latch.is_set))
             except TimeoutError:
                 seen.append("timeout")
             if name in ("silent", "not woken"):
-                assert isinstance(wait, Receive | Woken)
+                assert isinstance(wait, Receive | WaitFor)
                 assert time.monotonic() >= wait.deadline
-            wake.set()  # too late, and nobody's
+            latch.set()  # too late, and nobody's
     return seen
 
 
@@ -115,9 +116,9 @@ NAMES = (
 def test_a_loop_comes_to_the_same_end_as_a_thread(names: list[str]) -> None:
     async def in_loop() -> object:
         with contextlib.closing(LoopRunner("test", 1)) as loop_runner:
-            return await loop_runner.carry(program(names))
+            return await loop_runner.run(program(names))
 
-    expected = outcome(lambda: carry_out(program(names)))
+    expected = outcome(lambda: run_steps(program(names)))
     assert outcome(lambda: uvloop.run(in_loop())) == expected
     assert outcome(lambda: asyncio.run(in_loop())) == expected
 
@@ -133,23 +134,23 @@ def with_loop_runner(work: Callable[[LoopRunner], Awaitable[T]]) -> T:
 
 
 def test_who_waits_has_no_thread_and_who_blocks_has_one() -> None:
-    wake = [Wake() for _ in range(100)]
+    latches = [Latch() for _ in range(100)]
 
     def waiting(number: int) -> Steps[tuple[int, int]]:
-        yield Woken(wake[number], time.monotonic() + FAR)
+        yield WaitFor(latches[number], time.monotonic() + FAR)
         before = threading.get_ident()
         yield BLOCKING
-        yield Woken(wake[number], time.monotonic() + FAR)
+        yield WaitFor(latches[number], time.monotonic() + FAR)
         return before, threading.get_ident()
 
     async def work(loop_runner: LoopRunner) -> list[tuple[int, int]]:
         before = set(threading.enumerate())
-        going = [asyncio.ensure_future(loop_runner.carry(waiting(number))) for number in range(100)]
+        going = [asyncio.ensure_future(loop_runner.run(waiting(number))) for number in range(100)]
         await asyncio.sleep(0)
         assert set(threading.enumerate()) <= before
         with pytest.raises(OverloadedError):
-            await loop_runner.carry(waiting(0))
-        for each in wake:
+            await loop_runner.run(waiting(0))
+        for each in latches:
             each.set()
         return [await each for each in going]
 
@@ -168,31 +169,31 @@ def test_a_place_comes_free_however_it_ends() -> None:
     async def work(loop_runner: LoopRunner) -> None:
         for number in range(300):
             with pytest.raises(ValueError):  # noqa: PT011 - it has no text
-                await loop_runner.carry(failing(blocking=number % 2 == 0))
+                await loop_runner.run(failing(blocking=number % 2 == 0))
 
     with_loop_runner(work)
 
 
 def test_they_are_taken_to_their_end_though_nobody_waits_any_more() -> None:
     ended: list[str] = []
-    wake = Wake()
+    latch = Latch()
 
     def waiting() -> Steps[None]:
         try:
-            yield Woken(wake, time.monotonic() + FAR)
+            yield WaitFor(latch, time.monotonic() + FAR)
             ended.append("well")
         except BaseException:
             ended.append("badly")
             raise
 
     async def work(loop_runner: LoopRunner) -> None:
-        going = asyncio.ensure_future(loop_runner.carry(waiting()))
+        going = asyncio.ensure_future(loop_runner.run(waiting()))
         await asyncio.sleep(0)
         going.cancel()
         with pytest.raises(asyncio.CancelledError):
             await going
         assert ended == []
-        wake.set()
+        latch.set()
         while not ended:
             await asyncio.sleep(0)
 
@@ -213,7 +214,7 @@ def test_what_cannot_have_its_thread_is_ended() -> None:
         loop_runner = LoopRunner("test", 1)
         loop_runner.close()
         with pytest.raises(OverloadedError, match="stopping"):
-            await loop_runner.carry(blocking())
+            await loop_runner.run(blocking())
 
     asyncio.run(work())
     wait_until(ended.is_set)
@@ -223,6 +224,6 @@ def test_one_descriptor_after_another_is_heard() -> None:
     """The next container often has the number of the last."""
 
     async def work(loop_runner: LoopRunner) -> list[object]:
-        return [await loop_runner.carry(program(["silent", "said later"])) for _ in range(5)]
+        return [await loop_runner.run(program(["silent", "said later"])) for _ in range(5)]
 
     assert len({repr(seen) for seen in with_loop_runner(work)}) == 1

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sandbox.builds.failure import BuildFailedError
-from sandbox.errors import Code, ExitCode, SandboxError
+from sandbox.errors import BuildFailedError, Code, ExitCode, SandboxError
 from sandbox.sandbox import Sandbox
 from sandbox.units import format_duration
 

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from sandbox.builds.failure import BuildFailedError
-from sandbox.containers.launcher import BootFailedError
 from sandbox.deploy.validation import policy_problems
 from sandbox.deploy.watcher import Polling, Reloaded
 from sandbox.documents.problems import has_errors
-from sandbox.errors import SandboxError
+from sandbox.errors import DeploymentFailedError, SandboxError
 from sandbox.local.server import AddressInUseError, Invoker, LocalServer
 from sandbox.units import format_duration
 
@@ -77,7 +75,7 @@ def prepare(sandbox: Sandbox, function: Function, secrets: Mapping[str, str]) ->
     try:
         if not has_errors(problems):
             sandbox.prepare(function.name)
-    except (BuildFailedError, BootFailedError) as failure:
+    except DeploymentFailedError as failure:
         message = f"{failure.message}\n{failure.log}".rstrip()
         problems.append(function.origin.problem(message, at="build"))
     except SandboxError as error:

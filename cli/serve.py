@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sandbox.builds.failure import BuildFailedError
 from sandbox.deploy.watcher import Watcher
-from sandbox.errors import SandboxError
+from sandbox.errors import BuildFailedError, SandboxError
 from sandbox.executions.model import Call
 from sandbox.local.address import find_address
 from sandbox.server.lifecycle import Lifecycle

@@ -1,7 +1,7 @@
 """Everything that can go wrong, in one place.
 
 A *function's* failure is a result: a `FunctionResponse` with `success: false` and one of the
-codes below. Only the *platform's* failure is an exception, one of:
+codes below. The *platform's* failure is an exception, one of:
 
     SandboxError
     ├── InvalidRequestError        INVALID_REQUEST         the caller's input cannot be used
@@ -18,6 +18,9 @@ codes below. Only the *platform's* failure is an exception, one of:
     └── InternalError              INTERNAL                a defect of ours
 
 Each carries `code`, `exit_code` (of the command line) and `http_status`, all read from `CODES`.
+
+A function that cannot be put into service has no response: `Sandbox.build` and `Sandbox.prepare`
+raise a `DeploymentFailedError`, either a `BuildFailedError` or a `BootFailedError`.
 """
 
 from __future__ import annotations
@@ -226,3 +229,20 @@ class InternalError(SandboxError):
     """A defect of ours. Logged with its trace; nothing of it is shown to the caller."""
 
     code = Code.INTERNAL
+
+
+class DeploymentFailedError(Exception):
+    """A version of a function cannot serve, by a fault of its own; `log` is what it wrote last."""
+
+    def __init__(self, message: str, *, log: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.log = log
+
+
+class BuildFailedError(DeploymentFailedError):
+    """Its build or the installation of its dependencies failed; invoked, it gives BUILD_FAILED."""
+
+
+class BootFailedError(DeploymentFailedError):
+    """It ended, or ran out of time, before it could take a request."""

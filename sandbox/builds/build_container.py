@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sandbox.builds.failure import BuildFailedError
 from sandbox.documents.problems import printable
+from sandbox.errors import BuildFailedError
 from sandbox.gateway.allocation import Attachment
 from sandbox.policy.container_spec import build_spec, new_uid
 from sandbox.protocol.report import NONCE_VARIABLE, Marks, Report

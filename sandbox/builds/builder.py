@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Final
 from sandbox.builds.build_command import STEP, step_env, step_image, step_registries
 from sandbox.builds.build_container import Job, run_build
 from sandbox.builds.build_network import ASKED, BuildNetwork
-from sandbox.builds.failure import BuildFailedError
 from sandbox.builds.installers import ALYX_DIR, INSTALLER_INFO, wrapped
 from sandbox.builds.source import BundleSource
 from sandbox.cancellation import Cancellation
 from sandbox.engine.base import Mount
-from sandbox.errors import InvalidManifestError
+from sandbox.errors import BuildFailedError, InvalidManifestError
 from sandbox.functions.dependencies import Request, find
 from sandbox.gateway.allocation import Attachment
 from sandbox.images import image_builder as images

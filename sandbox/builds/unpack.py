@@ -17,7 +17,7 @@ import tarfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from sandbox.builds.failure import BuildFailedError
+from sandbox.errors import BuildFailedError
 from sandbox.store.tree import FIXED_TIME, MAX_DEPTH, NOT_THEIRS
 from sandbox.units import MIB, format_size
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from sandbox.containers.instance import Instance
-from sandbox.errors import SandboxError
+from sandbox.errors import BootFailedError, SandboxError
 from sandbox.policy.container_spec import function_spec, new_uid
 from sandbox.protocol.logs import LimitExceeded
 
@@ -35,15 +35,6 @@ log = logging.getLogger(__name__)
 _LEAVE: Final = 0.1
 # Containers removed at once: more only take the processors from those who are served.
 _REMOVALS: Final = 4
-
-
-class BootFailedError(Exception):
-    """A version of a function that never comes to take a request; `log` is what it wrote."""
-
-    def __init__(self, message: str, *, log: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.log = log
 
 
 class Launcher:

@@ -9,8 +9,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from sandbox.builds.failure import BuildFailedError
-from sandbox.errors import RuntimeNotAvailableError
+from sandbox.errors import BuildFailedError, RuntimeNotAvailableError
 from sandbox.images import image_builder as images
 from sandbox.policy.limits import Policy, choose_runtime_class, effective_policy
 from sandbox.policy.network import refuse_network

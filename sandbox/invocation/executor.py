@@ -10,10 +10,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from sandbox.builds.failure import BuildFailedError
 from sandbox.cancellation import Cancellation
 from sandbox.engine.steps import BLOCKING, LIGHT
-from sandbox.errors import Code
+from sandbox.errors import BuildFailedError, Code
 from sandbox.invocation.invocation import Invocation, cancelled_error
 from sandbox.models import FunctionError, FunctionResponse
 from sandbox.pool.pool import CancelledError, LateError

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox.builds.failure import BuildFailedError
 from sandbox.builds.unpack import Archive
+from sandbox.errors import BuildFailedError
 from sandbox.units import MIB
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox, Settings
-from sandbox.builds.failure import BuildFailedError
-from sandbox.errors import Code
+from sandbox.errors import BuildFailedError, Code
 from sandbox.store.owners import LABEL_STORE
 from tests.waiting import wait_until
 

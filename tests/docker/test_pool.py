@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox, Settings
-from sandbox.builds.failure import BuildFailedError
 from sandbox.cancellation import Cancellation
-from sandbox.containers.launcher import BootFailedError
-from sandbox.errors import OverloadedError
+from sandbox.errors import BootFailedError, BuildFailedError, OverloadedError
 from sandbox.store.owners import LABEL_FUNCTION
 from tests.waiting import wait_until
 

@@ -48,7 +48,7 @@ class Common:
 
     def settings(self) -> Settings:
         """The operator's settings. Raises InvalidSettingsError."""
-        from sandbox.config.settings import load_settings  # noqa: PLC0415 - brings pydantic
+        from sandbox.config.loading import load_settings  # noqa: PLC0415 - brings pydantic
 
         return load_settings(self.settings_file, self.environment)
 

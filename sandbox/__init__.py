@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sandbox.config.settings import Settings, load_settings
+    from sandbox.config.loading import load_settings
+    from sandbox.config.settings import Settings
     from sandbox.errors import (
         Code,
         EngineUnavailableError,
@@ -62,7 +63,7 @@ _HOMES: Final = {
     "SandboxError": "errors",
     "Settings": "config.settings",
     "Stats": "models",
-    "load_settings": "config.settings",
+    "load_settings": "config.loading",
 }
 
 __all__ = [

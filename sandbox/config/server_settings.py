@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - pydantic reads it
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,6 +15,10 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 Scope = Literal["invoke", "read", "admin", "impersonate"]
 
 
+# Marks a text that is a path, unless it is a URL.
+PATH_OR_URL: Final = "path or URL"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,7 +26,9 @@ class _Section(BaseModel):
 class JwtSettings(_Section):
     """JSON Web Tokens that callers may present; their claims become `context.auth`."""
 
-    jwks: str = Field(description="Where the keys are: a file, or an `https` URL.")
+    jwks: Annotated[str, PATH_OR_URL] = Field(
+        description="Where the keys are: a file, or an `https` URL."
+    )
     issuer: str = Field(description="The `iss` that a token must have.")
     audience: str = Field(description="The `aud` that a token must have.")
     algorithms: tuple[

@@ -1,15 +1,13 @@
-"""The operator's settings: defaults, then `sandbox.yaml`, then `SANDBOX_…` in the environment.
+"""The operator's settings and their defaults; `sandbox.config.loading` reads them.
 
-Nothing is read at import. A manifest asks; these settings decide (see `sandbox.policy`).
+A manifest asks; these settings decide (see `sandbox.policy`).
 """
 
 from __future__ import annotations
 
-import json
 import os
-from copy import deepcopy
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
+from pathlib import Path  # noqa: TC003 - pydantic reads it
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -22,17 +20,14 @@ from pydantic import (
 
 from sandbox.config.destinations import Callback, covered
 from sandbox.config.destinations import Destination as Place
-from sandbox.config.field_types import (  # noqa: TC001 - pydantic reads them
+from sandbox.config.environment import cache_directory
+from sandbox.config.field_types import (
     Destination,
     Duration,
     RegistryUrl,
     Size,
 )
-from sandbox.config.locations import ENV_OF_OPTIONS, ENV_PREFIX, SETTINGS_FILE, cache_directory
 from sandbox.config.server_settings import ServerSettings
-from sandbox.documents.problems import Problem, has_errors
-from sandbox.documents.validation_problems import validated
-from sandbox.documents.yaml_reader import Node, load
 from sandbox.errors import InvalidSettingsError
 from sandbox.runtimes import Runtime
 from sandbox.units import MIB
@@ -40,24 +35,12 @@ from sandbox.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic.fields import FieldInfo
 
-
-# `SANDBOX_ENGINE__HOST` sets `engine.host`: a single underscore is part of a name.
-ENV_SEPARATOR: Final = "__"
-# Settings that are paths: relative ones start at the directory of the file.
-_PATHS: Final = (
-    ("store",),
-    ("secrets_file",),
-    ("images", "ca_bundle"),
-    ("engine", "tls", "ca"),
-    ("engine", "tls", "cert"),
-    ("engine", "tls", "key"),
-    ("server", "tokens", "key_file"),
-    ("server", "jwt", "jwks"),
-)
-# What a URL has and a path does not.
-_URL_MARK: Final = "://"
+Timeout = Annotated[Duration, Field(description="Time limit, from the request to the response.")]
+Memory = Annotated[Size, Field(description="Memory, `/tmp` included; there is no swap.")]
+Cpu = Annotated[float, Field(gt=0, le=1024, description="CPU cores.")]
+Pids = Annotated[int, Field(ge=1, le=1_000_000, description="Processes and threads.")]
+Tmp = Annotated[Size, Field(description="Size of `/tmp`, counted against memory.")]
 
 
 class _Settings(BaseModel):
@@ -118,33 +101,21 @@ class EngineSettings(_Settings):
 class ResourceLimits(_Settings):
     """Limits that a manifest can ask for."""
 
-    timeout: Duration = Field(
-        default=30.0, description="Time limit, from the request to the response."
-    )
-    memory: Size = Field(
-        default=128 * MIB, description="Memory, `/tmp` included; there is no swap."
-    )
-    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(default=1.0, description="CPU cores.")
-    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=128, description="Processes and threads."
-    )
-    tmp: Size = Field(default=64 * MIB, description="Size of `/tmp`, counted against memory.")
+    timeout: Timeout = 30.0
+    memory: Memory = 128 * MIB
+    cpu: Cpu = 1.0
+    pids: Pids = 128
+    tmp: Tmp = 64 * MIB
 
 
 class Ceilings(ResourceLimits):
     """The most that a manifest gets, whatever it asks for."""
 
-    timeout: Duration = Field(
-        default=300.0, description="Time limit, from the request to the response."
-    )
-    memory: Size = Field(
-        default=1024 * MIB, description="Memory, `/tmp` included; there is no swap."
-    )
-    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(default=2.0, description="CPU cores.")
-    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=512, description="Processes and threads."
-    )
-    tmp: Size = Field(default=512 * MIB, description="Size of `/tmp`, counted against memory.")
+    timeout: Timeout = 300.0
+    memory: Memory = 1024 * MIB
+    cpu: Cpu = 2.0
+    pids: Pids = 512
+    tmp: Tmp = 512 * MIB
     reuse: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1,
         description="Invocations that one container may serve; above 1, one can leave "
@@ -259,10 +230,8 @@ class BuildSettings(_Settings):
     memory: Size = Field(
         default=2048 * MIB, description="Memory of one build, its `/tmp` included."
     )
-    cpu: Annotated[float, Field(gt=0, le=1024)] = Field(default=2.0, description="CPU cores.")
-    pids: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=512, description="Processes and threads."
-    )
+    cpu: Cpu = 2.0
+    pids: Pids = 512
     tmp: Size = Field(
         default=1024 * MIB,
         description="Size of `/tmp`, where everything is built; counted against memory.",
@@ -366,119 +335,6 @@ class Settings(_Settings):
         if url:
             Callback.parse(url)
         return url
-
-
-def load_settings(
-    path: Path | None = None, environment: Mapping[str, str] | None = None
-) -> Settings:
-    """The settings in force: defaults, the file at `path`, then `environment`.
-
-    Without a path, `sandbox.yaml` in the working directory is read if it is there. Relative paths
-    in the file start at its directory.
-
-    Raises:
-        InvalidSettingsError: a file or a variable cannot be used; `details.problems` lists why.
-    """
-    node: Node | None = None
-    file = str(path or SETTINGS_FILE)
-    problems: list[Problem] = []
-    if path is not None or Path(SETTINGS_FILE).exists():
-        node, problems = load(Path(file), file, follow_links=True)
-    in_file = node.value if node is not None and node.value is not None else {}
-    if not isinstance(in_file, dict):
-        problems = [*problems, Problem(message="settings are a map of names to values", file=file)]
-        in_file = {}
-    values = merge(
-        _with_absolute_paths(in_file, Path(file).parent),
-        settings_from_environment(environment or {}),
-    )
-    settings, more = validated(
-        Settings,
-        values,
-        node=node or Node(values, 1, 1),
-        file=file if node else "environment",
-        known=_known_fields(Settings),
-    )
-    problems = [*problems, *more]
-    if settings is None or has_errors(problems):
-        raise InvalidSettingsError(
-            "the settings have problems:\n" + "\n".join(str(problem) for problem in problems),
-            hint=f"they come from {file} and from variables that begin with {ENV_PREFIX}",
-            details={"problems": [problem.to_dict() for problem in problems]},
-        )
-    return settings
-
-
-def _with_absolute_paths(values: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """`values` with the paths that are relative to the settings file made absolute."""
-    result = deepcopy(dict(values))
-    for *sections, name in _PATHS:
-        place: Any = result
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        path = place.get(name) if isinstance(place, dict) else None
-        if isinstance(path, str) and _URL_MARK not in path:
-            place[name] = str(directory.absolute() / path)
-    return result
-
-
-def _known_fields(model: type[BaseModel]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The names that each section has, by the path of the section: for "did you mean"."""
-    known: dict[tuple[str, ...], tuple[str, ...]] = {(): tuple(model.model_fields)}
-    for name, field in model.model_fields.items():
-        below = section_model(field)
-        if below is not None:
-            for path, names in _known_fields(below).items():
-                known[(name, *path)] = names
-    return known
-
-
-def section_model(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a section, also one that may be left out; else None."""
-    for kind in (field.annotation, *get_args(field.annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
-
-
-def settings_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The nested mapping that `SANDBOX_…` variables describe.
-
-    `SANDBOX_LIMITS__OUTPUT=1mb` becomes `{"limits": {"output": "1mb"}}`; a value that begins
-    with `[` or `{` is read as JSON.
-
-    Raises:
-        InvalidSettingsError: a value is no JSON, or a variable sets a whole section and another
-            a part of it.
-    """
-    nested: dict[str, Any] = {}
-    for variable, text in sorted(environment.items()):
-        if not variable.startswith(ENV_PREFIX) or variable in ENV_OF_OPTIONS:
-            continue
-        *sections, key = variable.removeprefix(ENV_PREFIX).lower().split(ENV_SEPARATOR)
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise InvalidSettingsError(
-                    f"{variable}: {section} is set as a whole by another variable",
-                    hint="unset one of them",
-                )
-        try:
-            place[key] = json.loads(text) if text[:1] in ("[", "{") else text
-        except ValueError as error:
-            raise InvalidSettingsError(f"{variable} is no JSON: {error}") from None
-    return nested
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, maps merged key by key, everything else replaced."""
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        both_maps = isinstance(under, dict) and isinstance(value, dict)
-        merged[key] = merge(under, value) if both_maps else value  # type: ignore[arg-type]
-    return merged
 
 
 def default_store(environment: Mapping[str, str]) -> Path:

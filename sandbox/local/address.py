@@ -20,18 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sandbox import __version__
-from sandbox.config.locations import ENV_OF_OPTIONS, ENV_PREFIX, SETTINGS_FILE, cache_directory
+from sandbox.config.environment import (
+    SETTINGS_FILE,
+    cache_directory,
+    settings_from_environment,
+    with_absolute_paths,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Settings that are paths start at the working directory where they come from the environment.
-_PATHS: Final = frozenset(
-    {
-        "SANDBOX_STORE", "SANDBOX_SECRETS_FILE", "SANDBOX_ENGINE__TLS__CA",
-        "SANDBOX_ENGINE__TLS__CERT", "SANDBOX_ENGINE__TLS__KEY",
-    }
-)  # fmt: skip
 # What else decides: which engine is used, and where the store is.
 _OTHERS: Final = (
     "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_TLS_HOSTNAME",
@@ -59,16 +57,21 @@ def find_address(
     *,
     default_settings: Path = Path(SETTINGS_FILE),
 ) -> Address:
-    """The address of the process that serves `functions` with these settings, if there is one."""
+    """The address of the process that serves `functions` with these settings, if there is one.
+
+    Raises:
+        InvalidSettingsError: a variable of the environment cannot be read.
+    """
     settings = settings_file or default_settings
     identity = (
         __version__,
         os.path.realpath(functions),
         *_file(settings),
-        *_variables(environment),
+        with_absolute_paths(settings_from_environment(environment), Path.cwd()),
+        {name: environment[name] for name in _OTHERS if name in environment},
     )
     # ASCII, so that names that are no UTF-8 can be hashed too.
-    digest = hashlib.sha256(json.dumps(identity).encode("ascii")).hexdigest()
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("ascii")).hexdigest()
     return Address(_directory(environment), digest[:32])
 
 
@@ -87,10 +90,3 @@ def _file(path: Path) -> Iterator[str]:
         return
     yield os.path.realpath(path)
     yield hashlib.sha256(content).hexdigest()
-
-
-def _variables(environment: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(environment):
-        if name in _OTHERS or (name.startswith(ENV_PREFIX) and name not in ENV_OF_OPTIONS):
-            text = environment[name]
-            yield f"{name}={os.path.realpath(text) if name in _PATHS else text}"

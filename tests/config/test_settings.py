@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from sandbox.config.settings import Settings, default_store, load_settings
+from sandbox.config.environment import PATH_SETTINGS
+from sandbox.config.loading import load_settings, section_model
+from sandbox.config.server_settings import PATH_OR_URL
+from sandbox.config.settings import Settings, default_store
 from sandbox.errors import InvalidSettingsError
 from sandbox.functions.secrets import load_secrets
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
 
 
 def test_without_a_file_and_variables_the_defaults_hold(
@@ -165,3 +171,27 @@ def test_an_option_of_the_command_line_changes_no_other_setting() -> None:
     assert changed.idempotency_bytes == 2048
     with pytest.raises(InvalidSettingsError, match="authentication"):
         settings.with_server({"host": "0.0.0.0"})
+
+
+def paths_in(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """The fields of a model and its sections that are paths, by their types."""
+    for name, field in model.model_fields.items():
+        section = section_model(field)
+        if section is not None:
+            yield from ((name, *path) for path in paths_in(section))
+        elif (
+            Path in (field.annotation, *get_args(field.annotation)) or PATH_OR_URL in field.metadata
+        ):
+            yield (name,)
+
+
+def test_every_path_among_the_settings_is_known_as_one() -> None:
+    assert set(PATH_SETTINGS) == set(paths_in(Settings))
+
+
+def test_a_path_in_a_variable_starts_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(None, {"SANDBOX_IMAGES__CA_BUNDLE": "ca.pem"})
+    assert settings.images.ca_bundle == tmp_path / "ca.pem"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.config.settings import merge
+from sandbox.config.loading import merge
 from sandbox.doctor.attack import battery
 from sandbox.doctor.attack.battery import PROMISES, attack
 from sandbox.errors import EngineUnavailableError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox, Settings
-from sandbox.config.settings import merge
+from sandbox.config.loading import merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

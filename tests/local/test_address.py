@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sandbox.config.environment import PATH_SETTINGS
 from sandbox.local.address import find_address
 
 if TYPE_CHECKING:
@@ -72,3 +74,33 @@ def test_sockets_are_in_the_runtime_directory_else_in_the_cache(project: Path) -
     assert found.socket.parent == project / "runtime/alyx-sandbox"
     gone = find_address(project, None, {"XDG_RUNTIME_DIR": "/nowhere", "XDG_CACHE_HOME": "/c"})
     assert str(gone.socket.parent) == "/c/alyx-sandbox/sockets"
+
+
+@pytest.mark.parametrize("setting", PATH_SETTINGS, ids=".".join)
+@pytest.mark.parametrize("whole", [False, True], ids=["by itself", "within its section"])
+def test_a_relative_path_means_another_file_in_another_directory(
+    project: Path, monkeypatch: pytest.MonkeyPatch, setting: tuple[str, ...], whole: bool
+) -> None:
+    *sections, field = setting
+    if whole and sections:
+        variable = f"SANDBOX_{sections[0].upper()}"
+        value: object = {field: "file.pem"}
+        for section in reversed(sections[1:]):
+            value = {section: value}
+        text = json.dumps(value)
+    else:
+        variable, text = f"SANDBOX_{'__'.join(setting).upper()}", "file.pem"
+    here = name(project, **{variable: text})
+    (project / "elsewhere").mkdir()
+    monkeypatch.chdir(project / "elsewhere")
+    assert name(project, **{variable: text}) != here
+    assert name(project, **{variable: text.replace("file.pem", "../file.pem")}) == here
+    assert name(project, **{variable: text.replace("file.pem", f"{project}/file.pem")}) == here
+
+
+def test_a_url_means_the_same_everywhere(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"SANDBOX_SERVER__JWT__JWKS": "https://login.example.org/jwks.json"}
+    here = name(project, **environment)
+    (project / "elsewhere").mkdir()
+    monkeypatch.chdir(project / "elsewhere")
+    assert name(project, **environment) == here

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.config.settings import merge
+from sandbox.config.loading import merge
 from sandbox.doctor.attack import probe
 from sandbox.doctor.attack.judges import Finding, judge_surface
 from sandbox.doctor.limit_checks import try_limits

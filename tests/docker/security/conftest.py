@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Sandbox, SandboxError, Settings
-from sandbox.config.settings import merge
+from sandbox.config.loading import merge
 from sandbox.functions.discovery import function_from_path
 from sandbox.images.image_recipes import reference
 from sandbox.models import FunctionResponse

@@ -14,7 +14,7 @@ from sandbox.deploy.validation import policy_problems
 from sandbox.deploy.watcher import Polling, Reloaded
 from sandbox.documents.problems import has_errors
 from sandbox.errors import DeploymentFailedError, SandboxError
-from sandbox.local.server import AddressInUseError, Invoker, LocalServer
+from sandbox.local.server import AddressInUseError, ClientLimits, Invoker, LocalServer
 from sandbox.units import format_duration
 
 from .output import dump, print_problem, print_warning, printable, short_digest
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 
 def open_socket(
-    address: Address, sandbox: Sandbox, screen: Screen, *, invoke: Invoker | None = None
+    address: Address, sandbox: Sandbox, screen: Screen, *, invoker: Invoker | None = None
 ) -> LocalServer | None:
-    """Serve `sandbox invoke` from now on, by `invoke` if given; None where that cannot be."""
+    """Serve `sandbox invoke` from now on, by `invoker` if given; None where that cannot be."""
     secrets = _stamp(sandbox.settings)
     try:
         return LocalServer(
             address,
-            invoke or sandbox.invoke,
-            max_request=sandbox.settings.limits.request,
+            invoker or sandbox,
+            limits=ClientLimits(request=sandbox.settings.limits.request),
             is_current=lambda: _stamp(sandbox.settings) == secrets,
         )
     except AddressInUseError:

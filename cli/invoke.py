@@ -21,8 +21,10 @@ from .output import print_json_text, print_log, print_response
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandbox.call import Call
+    from sandbox.engine.steps import Steps
     from sandbox.local.client import Connection
-    from sandbox.models import LogEntry
+    from sandbox.models import FunctionResponse, LogEntry
 
 
 @click.command
@@ -38,14 +40,14 @@ def invoke(common: Common, options: RequestOptions, name: str, local: bool) -> N
     Where `sandbox watch` runs for the same functions and settings, it is that process that
     invokes: without the time that a start takes.
     """
-    from .request import read_request  # noqa: PLC0415 - not needed for help
+    from .request import read_call  # noqa: PLC0415 - not needed for help
 
-    request = None
+    call = None
     served = None if local else _connect(common)
     if served is not None:
         with served:
-            request = read_request(options, max_bytes=served.max_request)
-            text = _invoke_through(served, common, name, request)
+            call = read_call(name, options, max_bytes=served.max_request)
+            text = _invoke_through(served, common, call)
         if text is not None:
             _finish(common, text)
             return
@@ -53,11 +55,10 @@ def invoke(common: Common, options: RequestOptions, name: str, local: bool) -> N
     from sandbox.sandbox import Sandbox  # noqa: PLC0415 - not needed where a process serves
 
     settings = common.settings()
-    request = request or read_request(options, max_bytes=settings.limits.request)
-    arguments = _checked(request)
+    call = call or read_call(name, options, max_bytes=settings.limits.request)
+    _check(call)
     with Sandbox(common.functions, settings=settings, warm=False) as sandbox:
-        response = sandbox.invoke(name, **arguments, on_log=_log_printer(common))
-        _finish(common, response.to_json())
+        _run(common, sandbox.steps(call, on_log=_log_printer(common)))
 
 
 @click.command
@@ -72,10 +73,11 @@ def run(common: Common, options: RequestOptions, path: Path) -> None:
     from sandbox.functions.discovery import function_from_path  # noqa: PLC0415 - not needed for help
     from sandbox.sandbox import Sandbox  # noqa: PLC0415 - the same
 
-    from .request import read_request  # noqa: PLC0415 - the same
+    from .request import read_call  # noqa: PLC0415 - the same
 
     settings = common.settings()
-    arguments = _checked(read_request(options, max_bytes=settings.limits.request))
+    call = read_call(path.name, options, max_bytes=settings.limits.request)
+    _check(call)
     function, problems = function_from_path(path)
     if function is None:
         raise InvalidManifestError(
@@ -83,8 +85,7 @@ def run(common: Common, options: RequestOptions, path: Path) -> None:
             details={"problems": [str(problem) for problem in problems]},
         )
     with Sandbox(function.source, settings=settings, warm=False) as sandbox:
-        response = sandbox.run(function, **arguments, on_log=_log_printer(common))
-        _finish(common, response.to_json())
+        _run(common, sandbox.steps(call, function=function, on_log=_log_printer(common)))
 
 
 def _connect(common: Common) -> Connection | None:
@@ -100,12 +101,9 @@ def _connect(common: Common) -> Connection | None:
     return connect(address)
 
 
-def _invoke_through(
-    served: Connection, common: Common, name: str, request: dict[str, Any]
-) -> str | None:
+def _invoke_through(served: Connection, common: Common, call: Call) -> str | None:
     """The response document, as text; None if the other process has not taken the request."""
     from sandbox.local.client import NotTakenError  # noqa: PLC0415 - not needed without a socket
-    from sandbox.local.messages import Invoke  # noqa: PLC0415 - the same
 
     from .request import auth_refused  # noqa: PLC0415 - not needed for help
 
@@ -114,28 +112,30 @@ def _invoke_through(
             print_log(entry)
 
     try:
-        return served.invoke(Invoke(name=name, **request), on_log=on_log)
+        return served.invoke(call, on_log=on_log)
     except NotTakenError:
         return None
     except InvalidRequestError as error:
         raise (auth_refused(error) if error.message.startswith("auth.") else error) from None
 
 
-def _checked(request: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `Sandbox.invoke`, checked before anything is started."""
-    from sandbox.models import FileUpload  # noqa: PLC0415 - brings pydantic
-    from sandbox.protocol.request import parse_auth  # noqa: PLC0415 - the same
+def _check(call: Call) -> None:
+    """Check a call before anything is started for it."""
+    from sandbox.protocol.request import check_call  # noqa: PLC0415 - brings pydantic
 
     from .request import auth_refused  # noqa: PLC0415 - not needed for help
 
     try:
-        auth = None if request["auth"] is None else parse_auth(request["auth"])
+        check_call(call)
     except InvalidRequestError as error:
         raise auth_refused(error) from None
-    return request | {
-        "auth": auth,
-        "files": [FileUpload.model_validate(file) for file in request["files"]],
-    }
+
+
+def _run(common: Common, steps: Steps[FunctionResponse]) -> None:
+    """Run an invocation in this process, and print its response."""
+    from sandbox.engine.steps import run_steps  # noqa: PLC0415 - not needed where a process serves
+
+    _finish(common, run_steps(steps).to_json())
 
 
 def _log_printer(common: Common) -> Callable[[LogEntry], None] | None:

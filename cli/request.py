@@ -1,19 +1,19 @@
-"""What the options of `invoke` and `run` say, read: the arguments of an invocation.
+"""What the options of `invoke` and `run` say, read: a `Call`.
 
 Light: where a process serves already, the command line imports little more than this.
 """
 
 from __future__ import annotations
 
-import base64
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sandbox.call import Call
 from sandbox.errors import InvalidRequestError
-from sandbox.protocol.input import parse_input
+from sandbox.protocol.input import file_upload, parse_input
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
@@ -25,19 +25,22 @@ if TYPE_CHECKING:
 JsonObject = dict[str, Any]
 
 
-def read_request(options: RequestOptions, *, max_bytes: int) -> JsonObject:
-    """The arguments of an invocation as JSON values; `auth` and `files` are not checked yet.
+def read_call(function: str, options: RequestOptions, *, max_bytes: int) -> Call:
+    """The call that the options ask for; `auth` and `files` are not checked yet.
 
     Raises:
         InvalidRequestError: the input or the caller is no JSON object, or something is too large.
         click.UsageError: a file cannot be read.
     """
-    return {
-        "input": _read_input(options.data, max_bytes),
-        "auth": _parse_auth(options.auth),
-        "files": [_read_upload(field, path, max_bytes) for field, path in options.files],
-        "timeout": options.timeout,
-    }
+    return Call(
+        function=function,
+        input=_read_input(options.data, max_bytes),
+        auth=_parse_auth(options.auth),
+        files=[_read_upload(field, path, max_bytes) for field, path in options.files],
+        timeout=options.timeout,
+        caller="local",
+        trigger="local",
+    )
 
 
 def auth_refused(error: InvalidRequestError) -> InvalidRequestError:
@@ -67,17 +70,14 @@ def _parse_auth(text: str | None) -> JsonObject | None:
 
 
 def _read_upload(field: str, path: Path, max_bytes: int) -> JsonObject:
-    """The fields of a `FileUpload`."""
     import mimetypes  # noqa: PLC0415 - few invocations upload files
 
-    content = _read_file(path, max_bytes)
-    return {
-        "name": field,
-        "filename": path.name,
-        "content_type": mimetypes.guess_type(path.name)[0] or "application/octet-stream",
-        "size": len(content),
-        "data": base64.b64encode(content).decode("ascii"),
-    }
+    return file_upload(
+        name=field,
+        filename=path.name,
+        content_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+        content=_read_file(path, max_bytes),
+    )
 
 
 def _read_file(path: Path, max_bytes: int) -> bytes:

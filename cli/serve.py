@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from sandbox.deploy.watcher import Watcher
 from sandbox.errors import BuildFailedError, SandboxError
-from sandbox.executions.model import Call
 from sandbox.local.address import find_address
 from sandbox.server.lifecycle import Lifecycle
 from sandbox.server.telemetry.request_log import configure_logging
@@ -20,12 +19,7 @@ from .options import Common, common_options
 from .output import dump, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from sandbox.cancellation import Cancellation
     from sandbox.config.settings import Settings
-    from sandbox.local.server import Invoker
-    from sandbox.models import FileUpload, FunctionResponse, LogEntry
     from sandbox.server.service import Service
 
     from .companions import Screen
@@ -80,7 +74,7 @@ class _Companion:
         # Before anything else: if the settings change meanwhile, no client finds us.
         address = find_address(common.functions, common.settings_file, common.environment)
         self._stopping = threading.Event()
-        self._socket = open_socket(address, service.sandbox, screen, invoke=_through(service))
+        self._socket = open_socket(address, service.sandbox, screen, invoker=service.dispatcher)
         self._thread = threading.Thread(
             target=_watch if watched else _warm,
             args=(service, screen, self._stopping),
@@ -98,36 +92,6 @@ class _Companion:
         self._thread.join()
         if self._socket is not None:
             self._socket.close()
-
-
-def _through(service: Service) -> Invoker:
-    """Invoke as callers over HTTP do: it is on record, and ends with the service."""
-
-    def invoke(  # noqa: PLR0913
-        name: str,
-        input: Mapping[str, Any],  # noqa: A002 - the contract's word
-        /,
-        *,
-        auth: Mapping[str, Any] | None,
-        files: Sequence[FileUpload],
-        timeout: float | None,
-        request_id: str | None,
-        on_log: Callable[[LogEntry], None],
-        cancellation: Cancellation,
-    ) -> FunctionResponse:
-        call = Call(
-            function=name,
-            input=input,
-            files=tuple(files),
-            auth=auth,
-            timeout=timeout,
-            caller="local",
-            trigger="local",
-            request_id=request_id,
-        )
-        return service.dispatcher.invoke(call, on_log=on_log, cancellation=cancellation)
-
-    return invoke
 
 
 def _watch(service: Service, screen: Screen, stopping: threading.Event) -> None:

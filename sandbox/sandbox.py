@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox.builds.builder import Builder
-from sandbox.config.destinations import Callback
+from sandbox.call import Call
 from sandbox.config.settings import Settings
 from sandbox.containers.launcher import Launcher, check_boot
 from sandbox.containers.reaper import reap
@@ -17,31 +16,29 @@ from sandbox.deploy.deployer import Deployer
 from sandbox.engine.delivery import delivery_of
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.steps import run_steps
-from sandbox.errors import InvalidRequestError, SandboxError
+from sandbox.errors import SandboxError
+from sandbox.functions.function import Function
 from sandbox.functions.registry import Registry
-from sandbox.functions.secrets import load_secrets, resolve_env, used_secrets
+from sandbox.functions.secrets import load_secrets
 from sandbox.gateway.gateway import Gateways
-from sandbox.ids import new_request_id
+from sandbox.invocation.contexts import Contexts
 from sandbox.invocation.executor import Executor
-from sandbox.models import AuthContext, FileUpload, FunctionContext, FunctionRequest
+from sandbox.models import AuthContext
 from sandbox.pool.pool import Pool
-from sandbox.protocol.redaction import Redactor
-from sandbox.protocol.request import parse_auth
 from sandbox.store.bundles import BundleStore
 from sandbox.store.cold_functions import ColdFunctions
 from sandbox.store.owners import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sandbox.cancellation import Cancellation
     from sandbox.documents.problems import Problem
     from sandbox.engine.base import Engine
     from sandbox.engine.steps import Steps
-    from sandbox.functions.function import Function
     from sandbox.functions.registry import Registrar
-    from sandbox.invocation.executor import TokenIssuer
-    from sandbox.models import FunctionResponse, LogEntry
+    from sandbox.invocation.contexts import TokenIssuer
+    from sandbox.models import FileUpload, FunctionResponse, LogEntry
 
 
 class Sandbox:
@@ -72,8 +69,6 @@ class Sandbox:
         self._closed = True  # until everything below has worked
         self.settings = settings or Settings()
         self._secrets = load_secrets(self.settings.secrets_file)
-        # By the names of the secrets.
-        self._redactors: dict[tuple[str, ...], Redactor] = {}
         self._registry = Registry(Path(functions), registrar=registrar)
         self._owns_engine = engine is None
         self.engine: Engine = engine or DockerEngine(self.settings.engine)
@@ -95,10 +90,6 @@ class Sandbox:
             delivery=self._delivery,
             cold_functions=cold_functions,
         )
-        # As functions reach it, which may be by another name.
-        self._alyx_url = (
-            Callback.parse(self.settings.alyx_url).url if self.settings.alyx_url else ""
-        )
         self._gateways = Gateways(self.settings.network, directory=self._owner.gateways)
         self._launcher = Launcher(
             self.engine,
@@ -113,7 +104,7 @@ class Sandbox:
             deployer=self._deployer,
             pool=self._pool,
             launcher=self._launcher,
-            tokens=tokens,
+            contexts=Contexts(self.settings, secrets=self._secrets, tokens=tokens),
         )
         self._reaper: threading.Thread | None = None
         self._closed = False
@@ -199,9 +190,9 @@ class Sandbox:
         """By function, how many containers are ready, boot and are busy, and who waits."""
         return self._pool.states()
 
-    def invoke(  # noqa: PLR0913
+    def invoke(  # noqa: PLR0913 - public; behind it, a `Call` carries them
         self,
-        name: str,
+        function: str | Function,
         input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
         *,
         auth: AuthContext | Mapping[str, Any] | None = None,
@@ -211,11 +202,13 @@ class Sandbox:
         on_log: Callable[[LogEntry], None] | None = None,
         cancellation: Cancellation | None = None,
     ) -> FunctionResponse:
-        """Run the function `name` once and return its response, successful or not.
+        """Run a function once and return its response, successful or not.
 
-        `files` are added to the input as `_files`. `timeout`, in seconds, replaces the
-        function's own, up to the operator's ceiling. `on_log` is called with each log entry as
-        it comes; `cancellation` ends it from another thread.
+        `function` is the name of one in the directory, or one that
+        `sandbox.functions.discovery.function_from_path` has made of a file. `files` are added to
+        the input as `_files`. `timeout`, in seconds, replaces the function's own, up to the
+        operator's ceiling. `on_log` is called with each log entry as it comes; `cancellation` ends
+        it from another thread.
 
         Raises:
             FunctionNotFoundError: there is no such function; near names are in the message.
@@ -226,91 +219,42 @@ class Sandbox:
             OverloadedError: no place came free within the deadline.
             EngineUnavailableError: the container engine cannot be reached.
         """
-        return self.run(
-            self._registry.get(name),
-            input,
-            auth=auth,
-            files=files,
+        given = function if isinstance(function, Function) else self.function(function)
+        call = Call(
+            function=given.name,
+            input={} if input is None else input,
+            auth=auth.model_dump() if isinstance(auth, AuthContext) else auth,
+            files=[file.model_dump() for file in files],
             timeout=timeout,
             request_id=request_id,
-            on_log=on_log,
-            cancellation=cancellation,
         )
+        steps = self.steps(call, function=given, on_log=on_log, cancellation=cancellation)
+        return run_steps(steps)
 
-    def run(  # noqa: PLR0913
+    def steps(
         self,
-        function: Function,
-        input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
+        call: Call,
         *,
-        auth: AuthContext | Mapping[str, Any] | None = None,
-        files: Sequence[FileUpload] = (),
-        timeout: float | None = None,
-        request_id: str | None = None,
-        on_log: Callable[[LogEntry], None] | None = None,
-        cancellation: Cancellation | None = None,
-    ) -> FunctionResponse:
-        """Run a function that is not of the directory once; else the same as `invoke`.
-
-        `sandbox.functions.discovery.function_from_path` makes one of a file.
-        """
-        return run_steps(
-            self.steps(
-                function,
-                input,
-                auth=auth,
-                files=files,
-                timeout=timeout,
-                request_id=request_id,
-                on_log=on_log,
-                cancellation=cancellation,
-            )
-        )
-
-    def steps(  # noqa: PLR0913
-        self,
-        function: Function,
-        input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
-        *,
-        auth: AuthContext | Mapping[str, Any] | None = None,
-        files: Sequence[FileUpload] = (),
-        timeout: float | None = None,
-        request_id: str | None = None,
+        function: Function | None = None,
         on_log: Callable[[LogEntry], None] | None = None,
         cancellation: Cancellation | None = None,
     ) -> Steps[FunctionResponse]:
-        """The same as `run`, for hosts other than a thread; see `sandbox.engine.steps`."""
-        if input is not None and not isinstance(input, Mapping):
-            raise InvalidRequestError(f"the input is no object but a {type(input).__name__}")
-        document = dict(input or {})
-        if files:
-            document["_files"] = [file.model_dump() for file in files]
-        request = FunctionRequest(
-            request_id=request_id or new_request_id(),
-            function=function.name,
-            input=document,
-            context=FunctionContext(
-                auth=None if auth is None else parse_auth(auth),
-                env=resolve_env(function, self._secrets),
-                alyx_url=self._alyx_url,
-            ),
+        """An invocation for `run_steps`, or for an event loop; see `sandbox.engine.steps`.
+
+        `function` replaces the directory's function of that name; the rest is as for `invoke`.
+
+        Raises:
+            FunctionNotFoundError, InvalidManifestError: at once; the rest, when it is run.
+        """
+        function = function or self.function(call.function)
+        return self._steps(
+            self._executor.steps(function, call, on_log=on_log, cancellation=cancellation)
         )
-        response = yield from self._executor.steps(
-            function,
-            request,
-            timeout=timeout,
-            on_log=on_log,
-            cancellation=cancellation,
-            redactor=self._redactor(function),
-        )
+
+    def _steps(self, steps: Steps[FunctionResponse]) -> Steps[FunctionResponse]:
+        response = yield from steps
         self._reap_once()
         return response
-
-    def _redactor(self, function: Function) -> Redactor:
-        """What keeps the function's secrets out of its logs; the same for the same secrets."""
-        secrets = used_secrets(function, self._secrets)
-        if not secrets:
-            return Redactor.none
-        return self._redactors.setdefault(tuple(sorted(secrets)), Redactor(secrets))
 
     def _reap_once(self) -> None:
         """Clear what an earlier process left behind, once, off the path of the response."""

@@ -20,9 +20,9 @@ from sandbox.protocol.response import StdioCollector
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandbox.config.settings import FixedLimits
+    from sandbox.config.settings import Settings
     from sandbox.deploy.deployer import Deployment
-    from sandbox.engine.base import Chunk, Container
+    from sandbox.engine.base import Chunk, Container, Exit
     from sandbox.gateway.gateway import Gateway
     from sandbox.models import LogEntry
     from sandbox.protocol.response import Collector
@@ -38,12 +38,13 @@ class Instance:
         gateway: Gateway,
         *,
         nonce: str,
-        limits: FixedLimits,
+        settings: Settings,
     ) -> None:
         self.deployment = deployment
         self.container = container
         self.gateway = gateway
-        self._limits = limits
+        self.limits = settings.limits
+        self._engine_timeout = settings.engine.timeout
         self._marks = Marks(nonce)
         self.collector: Collector = self._new_collector()
         # Times of `time.monotonic`.
@@ -65,8 +66,8 @@ class Instance:
     def _new_collector(self) -> Collector:
         handler = self.deployment.function.interface == "handler"
         return (HandlerCollector if handler else StdioCollector)(
-            max_output=self._limits.output,
-            max_logs=self._limits.logs,
+            max_output=self.limits.output,
+            max_logs=self.limits.logs,
             now=timestamp_now,
             marks=self._marks,
         )
@@ -91,7 +92,7 @@ class Instance:
     @property
     def boot_deadline(self) -> float:
         """When it must have booted, in the time of `time.monotonic`."""
-        return self.started_at + self._limits.boot
+        return self.started_at + self.limits.boot
 
     @property
     def why_lost(self) -> str:
@@ -158,6 +159,10 @@ class Instance:
             return
         except LimitExceeded as exceeded:
             self.flood = exceeded
+
+    def wait(self) -> Exit:
+        """How its container ended, as the engine saw it; for one whose end nobody has reported."""
+        return self.container.wait(self._engine_timeout)
 
     def renew(self) -> None:
         """Get ready for another request: nothing of the last one is left on our side."""

@@ -93,9 +93,7 @@ class Launcher:
         except BaseException:
             gateway.close()
             raise
-        instance = Instance(
-            deployment, container, gateway, nonce=nonce, limits=self._settings.limits
-        )
+        instance = Instance(deployment, container, gateway, nonce=nonce, settings=self._settings)
         try:
             instance.start()
         except BaseException:

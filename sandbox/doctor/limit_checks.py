@@ -120,7 +120,7 @@ def _probing(engine: Engine, settings: Settings) -> Iterator[Invoke]:
     with Sandbox(function.source, settings=limits, engine=engine) as sandbox:
 
         def invoke(probe: str, *, timeout: float | None = None) -> FunctionResponse:
-            return sandbox.run(function, {"probe": probe}, timeout=timeout)
+            return sandbox.invoke(function, {"probe": probe}, timeout=timeout)
 
         yield invoke
 

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Mapping  # noqa: TC003 - `tables` reads the types of fields
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from sandbox.call import Trigger  # noqa: TC001 - the same
 
-    from sandbox.models import FileUpload
-
-# `local` is `sandbox invoke`, through the socket of a server on the same machine.
-Trigger = Literal["http", "route", "webhook", "schedule", "local"]
 # `retrying`: it failed, and waits for its next attempt. `dead`: it failed for the last time.
 Status = Literal["queued", "running", "retrying", "succeeded", "failed", "cancelled", "dead"]
 ENDED: Final[frozenset[Status]] = frozenset({"succeeded", "failed", "cancelled", "dead"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """A wish to run a function once. `timeout` is in seconds.
-
-    `caller` is the `Caller.id` of who asks. `traceparent` is the header of W3C Trace Context.
-    """
-
-    function: str
-    input: Mapping[str, Any] = field(default_factory=dict)
-    files: tuple[FileUpload, ...] = ()
-    auth: Mapping[str, Any] | None = None
-    timeout: float | None = None
-    caller: str = "anonymous"
-    trigger: Trigger = "http"
-    request_id: str | None = None
-    traceparent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

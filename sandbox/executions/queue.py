@@ -24,7 +24,8 @@ from sandbox.executions.tables import EXECUTIONS, INPUTS, WAITING
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from sandbox.executions.model import Call, Execution
+    from sandbox.call import Call
+    from sandbox.executions.model import Execution
 
 _c = EXECUTIONS.c
 # When a full queue may have room again, in seconds.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from sandbox.call import Call
 from sandbox.executions.log_tail import storable
-from sandbox.executions.model import Call, Execution
+from sandbox.executions.model import Execution
 from sandbox.executions.tables import EXECUTIONS
-from sandbox.models import FileUpload, dump_json
+from sandbox.ids import new_request_id
+from sandbox.models import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 _FIELDS: Final = tuple(field.name for field in fields(Execution))
+# What a call and its execution both hold, and what a call alone holds. Its id is the execution's.
+_SHARED: Final = tuple(field.name for field in fields(Call) if field.name in _FIELDS)
+_DOCUMENT: Final = tuple(
+    field.name for field in fields(Call) if field.name not in (*_SHARED, "request_id")
+)
 _TEXTS: Final = ("id", "function", "caller", "version", "code", "message", "log_tail")
 _REST: Final = {
     "asynchronous": False,
@@ -51,36 +58,30 @@ def to_execution(row: sa.RowMapping | Mapping[str, Any]) -> Execution:
     return Execution(**values)
 
 
-def input_bytes(call: Call) -> int:
-    """The size of a call's input, uploaded files included."""
-    files = sum(file.size for file in call.files)
-    return files + (len(dump_json(call.input).encode()) if call.input else 2)
+def new_execution(call: Call, *, status: Literal["queued", "running"], now: float) -> Execution:
+    """The execution of a call, as it begins at the time `now`."""
+    files = sum(file["size"] for file in call.files)
+    running = status == "running"
+    return Execution(
+        **_shared(call),
+        id=call.request_id or new_request_id(),
+        status=status,
+        attempts=1 if running else 0,
+        created_at=now,
+        started_at=now if running else None,
+        input_bytes=files + (len(dump_json(call.input).encode()) if call.input else 2),
+    )
 
 
 def to_document(call: Call) -> str:
-    """What a call is to run with, as JSON text."""
-    return dump_json(
-        {
-            "input": call.input,
-            "files": [file.model_dump() for file in call.files],
-            "auth": call.auth,
-            "timeout": call.timeout,
-            "traceparent": call.traceparent,
-        }
-    )
+    """What a call is to run with, as JSON text: all of it that its execution does not hold."""
+    return dump_json({name: getattr(call, name) for name in _DOCUMENT})
 
 
 def to_call(execution: Execution, document: str) -> Call:
     """The call that an execution runs."""
-    values = json.loads(document)
-    return Call(
-        function=execution.function,
-        input=values["input"],
-        files=tuple(FileUpload.model_validate(file) for file in values["files"]),
-        auth=values["auth"],
-        timeout=values["timeout"],
-        caller=execution.caller,
-        trigger=execution.trigger,
-        request_id=execution.id,
-        traceparent=values["traceparent"],
-    )
+    return Call(**_shared(execution), request_id=execution.id, **json.loads(document))
+
+
+def _shared(value: Call | Execution) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in _SHARED}

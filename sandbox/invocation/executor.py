@@ -8,49 +8,29 @@ response when the function has answered, before the response when it had to be k
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sandbox.cancellation import Cancellation
 from sandbox.engine.steps import BLOCKING, LIGHT
 from sandbox.errors import BuildFailedError, Code
-from sandbox.invocation.invocation import Invocation, cancelled_error
+from sandbox.invocation.invocation import Invocation, InvocationLog, cancelled_error
 from sandbox.models import FunctionError, FunctionResponse
 from sandbox.pool.pool import CancelledError, LateError
-from sandbox.protocol.redaction import Redactor
 from sandbox.protocol.request import add_token, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandbox.call import Call
     from sandbox.config.settings import Settings
     from sandbox.containers.instance import Instance
     from sandbox.containers.launcher import Launcher
     from sandbox.deploy.deployer import Deployer, Deployment
     from sandbox.engine.steps import Steps
     from sandbox.functions.function import Function
+    from sandbox.invocation.contexts import Contexts
     from sandbox.models import FunctionRequest, LogEntry
     from sandbox.pool.pool import Pool
-
-
-class TokenIssuer(Protocol):
-    """Makes the internal tokens that functions prove themselves with; see `sandbox.tokens`."""
-
-    def generate(self, function: str, request_id: str, deadline: float) -> str:
-        """A token for one invocation, which ends at `deadline`, in seconds since the epoch."""
-
-    def revoke(self, token: str) -> None:
-        """Make the token invalid: its invocation has ended."""
-
-
-class NoTokens:
-    """Functions get no internal token."""
-
-    def generate(self, function: str, request_id: str, deadline: float) -> str:  # noqa: ARG002
-        """No token."""
-        return ""
-
-    def revoke(self, token: str) -> None:
-        """Nothing to revoke."""
 
 
 class Executor:
@@ -63,33 +43,28 @@ class Executor:
         deployer: Deployer,
         pool: Pool,
         launcher: Launcher,
-        tokens: TokenIssuer | None = None,
+        contexts: Contexts,
     ) -> None:
         self._settings = settings
         self._deployer = deployer
         self._pool = pool
         self._launcher = launcher
-        self._tokens = tokens or NoTokens()
+        self._contexts = contexts
 
-    def steps(  # noqa: PLR0913
+    def steps(
         self,
         function: Function,
-        request: FunctionRequest,
+        call: Call,
         *,
-        timeout: float | None = None,
         on_log: Callable[[LogEntry], None] | None = None,
         cancellation: Cancellation | None = None,
-        redactor: Redactor = Redactor.none,
     ) -> Steps[FunctionResponse]:
-        """Run `function` once.
-
-        `timeout` (seconds) replaces the function's own, up to the operator's ceiling. `on_log`
-        is called with each log entry as it comes, by whoever takes the steps; `redactor` takes
-        secrets out of logs and errors.
+        """Run `function` once, as `call` asks for; see `Sandbox.steps`.
 
         Raises:
             SandboxError: the platform could not serve; see `sandbox.errors`.
         """
+        request = self._contexts.request(function, call)
         payload = encode_request(request, max_bytes=self._settings.limits.request)
         deployment = self._deployer.in_force(function)
         if deployment is None or len(payload) > LIGHT:
@@ -98,22 +73,21 @@ class Executor:
             deployment = deployment or self._deployer.deploy(function)
         except BuildFailedError as failure:
             return _build_failed(request, failure)
-        time_limit = self._time_limit(deployment, timeout)
-        token = self._tokens.generate(function.name, request.request_id, time.time() + time_limit)
+        time_limit = self._time_limit(deployment, call.timeout)
+        tokens = self._contexts.tokens
+        token = tokens.generate(function.name, request.request_id, time.time() + time_limit)
         try:
             invocation = Invocation(
                 deployment,
                 request,
-                settings=self._settings,
-                timeout=time_limit,
-                on_log=on_log or (lambda _: None),
+                time_limit=time_limit,
+                log=InvocationLog(self._contexts.redactor(function).with_token(token), on_log),
                 cancellation=cancellation or Cancellation(),
-                redactor=redactor.with_token(token),
             )
             return (yield from self._run(invocation, add_token(payload, token)))
         finally:
             # Before anybody has the response, and however it ended.
-            self._tokens.revoke(token)
+            tokens.revoke(token)
 
     def _run(self, invocation: Invocation, payload: bytes) -> Steps[FunctionResponse]:
         try:

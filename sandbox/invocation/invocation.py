@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sandbox.cancellation import Cancellation
-    from sandbox.config.settings import Settings
     from sandbox.containers.instance import Instance
     from sandbox.deploy.deployer import Deployment
     from sandbox.engine.steps import Steps
@@ -47,34 +46,44 @@ _LONGEST_REST: Final = 8.0
 _LINGER_SECONDS: Final = 0.1
 
 
-class Invocation:
-    """One request to one deployment. `timeout` is in seconds, from now to the response."""
+class InvocationLog:
+    """The log of an invocation, without secrets, in the order that its response has it in."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
+        self, redactor: Redactor, on_log: Callable[[LogEntry], None] | None = None
+    ) -> None:
+        self.redactor = redactor
+        self._on_log = on_log or (lambda _: None)
+        self.entries: list[LogEntry] = []
+
+    def add(self, entries: Sequence[LogEntry]) -> None:
+        """Keep entries, and hand each to `on_log`."""
+        for entry in yield_to_threads(map(self.redactor.entry, entries)):
+            self.entries.append(entry)
+            self._on_log(entry)
+
+
+class Invocation:
+    """One request to one deployment. `time_limit` is in seconds, from now to the response."""
+
+    def __init__(
         self,
         deployment: Deployment,
         request: FunctionRequest,
         *,
-        settings: Settings,
-        timeout: float,
-        on_log: Callable[[LogEntry], None],
+        time_limit: float,
+        log: InvocationLog,
         cancellation: Cancellation,
-        redactor: Redactor,
     ) -> None:
         self.deployment = deployment
-        self.time_limit = timeout
+        self.time_limit = time_limit
         self.cancellation = cancellation
         self._request = request
-        self._limits = settings.limits
-        self._engine_timeout = settings.engine.timeout
-        self._on_log = on_log
-        self._redactor = redactor
-        # Without secrets; in the end they are the response's.
-        self._told: list[LogEntry] = []
+        self._log = log
         self._cold = True
         # Times of `time.monotonic`. The one deadline covers queue, boot and run.
         self._asked_at = time.monotonic()
-        self.deadline = self._asked_at + timeout
+        self.deadline = self._asked_at + time_limit
         self._served_at = self._asked_at
         self._ready_at: float | None = None
         self._answered_at: float | None = None
@@ -97,7 +106,7 @@ class Invocation:
         self._cold = not instance.ready
         if len(instance.collector.entries) * _SHORT > LIGHT:
             yield BLOCKING
-        self._tell(instance.collector.entries)
+        self._log.add(instance.collector.entries)
         instance.ask(payload, self._request.request_id, last=last)
         if instance.container.sending:  # it takes its input while it writes: both are done at once
             yield BLOCKING
@@ -111,7 +120,7 @@ class Invocation:
         except TimeoutError:
             return self._out_of_time(instance)
         except LimitExceeded as exceeded:
-            return flood_error(exceeded.limit, self._limits, observed=exceeded.observed)
+            return flood_error(exceeded.limit, instance.limits, observed=exceeded.observed)
         finally:
             self._answered_at = time.monotonic()
         return None
@@ -139,7 +148,7 @@ class Invocation:
                 yield BLOCKING
             began = time.thread_time()
             entries = instance.hear(chunk)
-            self._tell(entries)
+            self._log.add(entries)
             # A large answer is work too, but no flood: nobody is to wait for it.
             if not light and (entries or instance.collector.spoiled):
                 self._rest(time.thread_time() - began, instance.collector.filled)
@@ -152,12 +161,6 @@ class Invocation:
         left = max(self.deadline - time.monotonic(), 0.0)
         time.sleep(min(_LONGEST_REST * filled * worked, left))
 
-    def _tell(self, entries: Sequence[LogEntry]) -> None:
-        """Hand log entries on as they come, in the order that the response has them in."""
-        for entry in yield_to_threads(map(self._redactor.entry, entries)):
-            self._told.append(entry)
-            self._on_log(entry)
-
     def _out_of_time(self, instance: Instance) -> FunctionError:
         now = time.monotonic()
         collector = instance.collector
@@ -165,7 +168,7 @@ class Invocation:
             return collector.init_error
         if self._ready_at is None and now < self.deadline:
             return boot_timeout_error(
-                self._limits.boot, observed=now - instance.started_at, spent=self._spent(now)
+                instance.limits.boot, observed=now - instance.started_at, spent=self._spent(now)
             )
         return timeout_error(
             self.time_limit,
@@ -187,7 +190,7 @@ class Invocation:
         deadline = time.monotonic() + _DRAIN_SECONDS
         while not instance.ended:
             try:
-                self._tell(instance.listen(deadline))
+                self._log.add(instance.listen(deadline))
             except TimeoutError:
                 return
             except LimitExceeded:
@@ -210,7 +213,7 @@ class Invocation:
         else:
             # Init was killed too, or is not there: the engine knows how it ended.
             yield BLOCKING
-            ended = instance.container.wait(self._engine_timeout)
+            ended = instance.wait()
             death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
         error = death_error(
             death,
@@ -265,11 +268,11 @@ class Invocation:
             names = [name for name in report.denied if name not in instance.baseline.denied]
             more = report.denied_more - instance.baseline.denied_more
             network = with_names(network, names, self.deployment.policy.network, more=more)
-        network = self._redactor.network(network)
+        network = self._log.redactor.network(network)
         denied = denied_entry(network)
         if denied is not None:
             logs = (*logs, denied)
-        self._tell(logs[len(self._told) :])
+        self._log.add(logs[len(self._log.entries) :])
         now = time.monotonic()
         spent = self._spent(self._answered_at or now)
         hits = limits_touched(report, self.deployment.policy, error, logs, network)
@@ -279,8 +282,8 @@ class Invocation:
             request_id=self._request.request_id,
             success=error is None,
             output=parsed.output if error is None else None,
-            error=None if error is None else self._redactor.error(error),
-            logs=tuple(self._told),
+            error=None if error is None else self._log.redactor.error(error),
+            logs=tuple(self._log.entries),
             duration_ms=_milliseconds(now - self._asked_at),
             stats=Stats(
                 cold=self._cold,

@@ -13,7 +13,6 @@ from sandbox.local.messages import (
     ENVELOPE_BYTES,
     Failure,
     Hello,
-    Invoke,
     LineReader,
     LogMessage,
     MessageError,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from sandbox.call import Call
     from sandbox.local.address import Address
     from sandbox.local.messages import Message
 
@@ -57,14 +57,14 @@ class Connection:
             raise NotTakenError
         self.max_request = hello.max_request
 
-    def invoke(self, request: Invoke, *, on_log: Callable[[dict[str, Any]], None]) -> str:
+    def invoke(self, call: Call, *, on_log: Callable[[dict[str, Any]], None]) -> str:
         """The text of the response document; `on_log` is called with each entry as it comes.
 
         Raises:
             NotTakenError: the server went away, or the request is too large for it.
             SandboxError: what `Sandbox.invoke` raised at the other end.
         """
-        line = encode(request)
+        line = encode(call)
         if len(line) > 2 * self.max_request + ENVELOPE_BYTES:
             raise NotTakenError
         try:

@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from sandbox.call import Call
 from sandbox.errors import InternalError, OverloadedError, SandboxError
 
 PROTOCOL: Final = 1
@@ -32,18 +33,6 @@ class Hello:
 
     protocol: int = PROTOCOL
     max_request: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Invoke:
-    """One invocation: the arguments of `Sandbox.invoke`. `timeout` is in seconds."""
-
-    name: str
-    input: dict[str, Any] = field(default_factory=dict)
-    auth: dict[str, Any] | None = None
-    files: list[dict[str, Any]] = field(default_factory=list)
-    timeout: float | None = None
-    request_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +59,11 @@ class Failure:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-Message = Hello | Invoke | LogMessage | Response | Failure
+Message = Hello | Call | LogMessage | Response | Failure
 
 _NAMES: Final[dict[type[Message], str]] = {
     Hello: "hello",
-    Invoke: "invoke",
+    Call: "invoke",
     LogMessage: "log",
     Response: "response",
     Failure: "failure",
@@ -85,9 +74,11 @@ _KINDS: Final[dict[str, type | tuple[type, ...]]] = {
     "str": str,
     "str | None": (str, type(None)),
     "float | None": (float, int, type(None)),
+    "Trigger": str,
     "dict[str, Any]": dict,
-    "dict[str, Any] | None": (dict, type(None)),
-    "list[dict[str, Any]]": list,
+    "Mapping[str, Any]": dict,
+    "Mapping[str, Any] | None": (dict, type(None)),
+    "Sequence[Mapping[str, Any]]": list,
 }
 
 

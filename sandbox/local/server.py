@@ -12,14 +12,16 @@ import logging
 import os
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Protocol
 
+from sandbox.call import Call
 from sandbox.cancellation import Cancellation
+from sandbox.engine.steps import run_steps
 from sandbox.errors import InternalError, InvalidRequestError, OverloadedError, SandboxError
 from sandbox.local.messages import (
     ENVELOPE_BYTES,
     Hello,
-    Invoke,
     LineReader,
     LogMessage,
     MessageError,
@@ -29,13 +31,14 @@ from sandbox.local.messages import (
     failure_from,
 )
 from sandbox.local.sockets import inside, peer_is_us, private_directory
-from sandbox.models import FileUpload
+from sandbox.protocol.request import check_call
 from sandbox.store.locks import try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from typing import Self
 
+    from sandbox.engine.steps import Steps
     from sandbox.local.address import Address
     from sandbox.local.messages import Message
     from sandbox.models import FunctionResponse, LogEntry
@@ -46,22 +49,28 @@ _BACKLOG: Final = 64
 
 
 class Invoker(Protocol):
-    """What runs an invocation: `Sandbox.invoke`."""
+    """What runs invocations: a `Sandbox`, or a server's `Dispatcher`."""
 
-    def __call__(  # noqa: PLR0913
+    def steps(
         self,
-        name: str,
-        input: Mapping[str, Any],  # noqa: A002 - the contract's word
-        /,
+        call: Call,
         *,
-        auth: Mapping[str, Any] | None,
-        files: Sequence[FileUpload],
-        timeout: float | None,
-        request_id: str | None,
-        on_log: Callable[[LogEntry], None],
-        cancellation: Cancellation,
-    ) -> FunctionResponse:
-        """The response; raises SandboxError."""
+        on_log: Callable[[LogEntry], None] | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Steps[FunctionResponse]:
+        """See `Sandbox.steps`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientLimits:
+    """What clients may take: bytes of a request, connections at once, seconds.
+
+    `patience` is how long a client may take to send its request, or to read what it is sent.
+    """
+
+    request: int
+    connections: int = 64
+    patience: float = 30.0
 
 
 class AddressInUseError(Exception):
@@ -71,29 +80,23 @@ class AddressInUseError(Exception):
 class LocalServer:
     """Serves invocations at `address` until it is closed; a context manager.
 
-    `max_request` is in bytes. `patience`, in seconds, is how long a client may take to send its
-    request or to read what it is sent. While `is_current` says no, clients are turned away, and
-    run on their own.
+    While `is_current` says no, clients are turned away, and run on their own.
 
     Raises:
         AddressInUseError: another process serves there.
         OSError: the socket cannot be made.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         address: Address,
-        invoke: Invoker,
+        invoker: Invoker,
         *,
-        max_request: int,
-        max_connections: int = 64,
-        patience: float = 30.0,
+        limits: ClientLimits,
         is_current: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._invoke = invoke
-        self._max_request = max_request
-        self._max_connections = max_connections
-        self._patience = patience
+        self._invoker = invoker
+        self._limits = limits
         self._is_current = is_current
         self._under_way: dict[threading.Thread, Cancellation] = {}
         self._lock = threading.Lock()
@@ -138,7 +141,7 @@ class LocalServer:
                 if not self._closing:  # out of descriptors, perhaps: later there may be some
                     threading.Event().wait(0.1)
                 continue
-            connection.settimeout(self._patience)
+            connection.settimeout(self._limits.patience)
             cancellation = Cancellation()
             thread = threading.Thread(
                 target=self._serve,
@@ -147,7 +150,7 @@ class LocalServer:
                 daemon=True,
             )
             with self._lock:
-                taken = not self._closing and len(self._under_way) < self._max_connections
+                taken = not self._closing and len(self._under_way) < self._limits.connections
                 if taken:
                     self._under_way[thread] = cancellation
             if taken:
@@ -158,12 +161,12 @@ class LocalServer:
     def _turn_away(self, connection: socket.socket) -> None:
         """Greet, so that the client knows what it talks to, and refuse."""
         refusal = OverloadedError(
-            f"{self._max_connections} invocations are under way through the local socket",
+            f"{self._limits.connections} invocations are under way through the local socket",
             retry_after=1.0,
             hint="try again, or invoke with --local",
         )
         with connection, contextlib.suppress(OSError):
-            _send(connection, Hello(max_request=self._max_request))
+            _send(connection, Hello(max_request=self._limits.request))
             _send(connection, failure_from(refusal))
 
     def _serve(self, connection: socket.socket, cancellation: Cancellation) -> None:
@@ -178,33 +181,31 @@ class LocalServer:
                 del self._under_way[threading.current_thread()]
 
     def _converse(self, connection: socket.socket, cancellation: Cancellation) -> None:
-        _send(connection, Hello(max_request=self._max_request))
+        _send(connection, Hello(max_request=self._limits.request))
         try:
-            request = self._receive(connection)
+            call = self._receive(connection)
         except MessageError as error:
             refusal = InvalidRequestError(f"what came through the local socket is {error}")
             _send(connection, failure_from(refusal))
             return
-        if request is None:
+        if call is None:
             return
         with _watched(connection, cancellation):
-            answer = self._answer(connection, request, cancellation)
+            answer = self._answer(connection, call, cancellation)
             _send(connection, answer)
 
-    def _receive(self, connection: socket.socket) -> Invoke | None:
+    def _receive(self, connection: socket.socket) -> Call | None:
         """The request; None if the client changed its mind."""
-        lines = LineReader(2 * self._max_request + ENVELOPE_BYTES)
+        lines = LineReader(2 * self._limits.request + ENVELOPE_BYTES)
         while data := connection.recv(1 << 16):
             for line in lines.feed(data):
                 message = decode(line)
-                if not isinstance(message, Invoke):
+                if not isinstance(message, Call):
                     raise MessageError("not a request")
                 return message
         return None
 
-    def _answer(
-        self, connection: socket.socket, request: Invoke, cancellation: Cancellation
-    ) -> Message:
+    def _answer(self, connection: socket.socket, call: Call, cancellation: Cancellation) -> Message:
         def send_log(entry: LogEntry) -> None:
             try:
                 _send(connection, LogMessage(entry=entry.to_dict()))
@@ -212,15 +213,11 @@ class LocalServer:
                 cancellation.cancel()
 
         try:
-            response = self._invoke(
-                request.name,
-                request.input,
-                auth=request.auth,
-                files=[FileUpload.model_validate(file) for file in request.files],
-                timeout=request.timeout,
-                request_id=request.request_id,
-                on_log=send_log,
-                cancellation=cancellation,
+            check_call(call)
+            # Whoever it says that it is, it came through this socket.
+            local = replace(call, caller="local", trigger="local")
+            response = run_steps(
+                self._invoker.steps(local, on_log=send_log, cancellation=cancellation)
             )
             return Response(text=response.to_json())
         except SandboxError as error:

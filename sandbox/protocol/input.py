@@ -1,7 +1,8 @@
-"""The input of an invocation, as callers send it. Light: a command line imports it at its start."""
+"""The input of an invocation, and its files. Light: the command line imports it at its start."""
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from sandbox.errors import InvalidRequestError
@@ -26,6 +27,17 @@ def parse_input(data: str | bytes) -> dict[str, Any]:
             hint='put it into one, such as {"value": …}',
         )
     return value
+
+
+def file_upload(*, name: str, filename: str, content_type: str, content: bytes) -> dict[str, Any]:
+    """An element of `Call.files`: a file as a document of `FileUpload`."""
+    return {
+        "name": name,
+        "filename": filename,
+        "content_type": content_type,
+        "size": len(content),
+        "data": base64.b64encode(content).decode("ascii"),
+    }
 
 
 def _kind(value: Any) -> str:

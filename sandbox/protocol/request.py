@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sandbox.errors import InvalidRequestError
 from sandbox.models import AuthContext, FileUpload
-from sandbox.protocol.input import parse_input
 from sandbox.protocol.json_values import MAX_DEPTH, exceeds_depth
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sandbox.call import Call
     from sandbox.models import FunctionRequest, JsonObject
 
-__all__ = ["add_token", "encode_request", "file_upload", "parse_auth", "parse_input"]
+M = TypeVar("M", bound=BaseModel)
 
 # Made once: `json.dumps` would make one each time.
 _COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -34,23 +33,28 @@ def parse_auth(auth: AuthContext | Mapping[str, Any]) -> AuthContext:
     Raises:
         InvalidRequestError: a field is missing or of the wrong type.
     """
+    return _validated(AuthContext, auth, "auth")
+
+
+def check_call(call: Call) -> None:
+    """Check the identity and the files of a call that came from outside.
+
+    Raises:
+        InvalidRequestError: a field is missing or of the wrong type.
+    """
+    if call.auth is not None:
+        parse_auth(call.auth)
+    for number, file in enumerate(call.files):
+        _validated(FileUpload, file, f"files.{number}")
+
+
+def _validated(model: type[M], value: object, name: str) -> M:
     try:
-        return AuthContext.model_validate(auth)
+        return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in ("auth", *first["loc"]))
+        place = ".".join(str(part) for part in (name, *first["loc"]))
         raise InvalidRequestError(f"{place}: {first['msg']}") from None
-
-
-def file_upload(*, name: str, filename: str, content_type: str, content: bytes) -> FileUpload:
-    """An element of `input._files` from a file's content."""
-    return FileUpload(
-        name=name,
-        filename=filename,
-        content_type=content_type,
-        size=len(content),
-        data=base64.b64encode(content).decode("ascii"),
-    )
 
 
 def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:

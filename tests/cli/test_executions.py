@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox import Settings
-from sandbox.executions.model import Call, Execution
+from sandbox.call import Call
+from sandbox.executions.model import Execution
 from sandbox.executions.store import ExecutionStore, open_store
 
 if TYPE_CHECKING:

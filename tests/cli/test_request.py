@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from sandbox_cli.options import RequestOptions
-from sandbox_cli.request import read_request
+from sandbox_cli.request import read_call
 
 from sandbox.errors import InvalidRequestError
 from sandbox.models import FileUpload
@@ -65,24 +65,24 @@ def test_bad_options_are_bad_usage(arguments: list[str], complaint: str, sandbox
 
 
 def test_input_is_empty_without_data() -> None:
-    assert read_request(options(), max_bytes=MOST)["input"] == {}
+    assert read_call("f", options(), max_bytes=MOST).input == {}
 
 
 def test_input_comes_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "input.json"
     path.write_text('{"city": "Zürich"}', encoding="utf-8")
-    assert read_request(options(f"@{path}"), max_bytes=MOST)["input"] == {"city": "Zürich"}
+    assert read_call("f", options(f"@{path}"), max_bytes=MOST).input == {"city": "Zürich"}
 
 
 def test_a_caller_keeps_claims_of_its_own() -> None:
-    request = read_request(options(auth='{"id": "u1", "tenant": 7}'), max_bytes=MOST)
-    assert request["auth"] == {"id": "u1", "tenant": 7}
+    call = read_call("f", options(auth='{"id": "u1", "tenant": 7}'), max_bytes=MOST)
+    assert call.auth == {"id": "u1", "tenant": 7}
 
 
 def test_a_file_is_uploaded_with_name_type_and_content(tmp_path: Path) -> None:
     path = tmp_path / "logo.png"
     path.write_bytes(b"\x89PNG\x00\xff")
-    (upload,) = read_request(options(files=(("image", path),)), max_bytes=MOST)["files"]
+    (upload,) = read_call("f", options(files=(("image", path),)), max_bytes=MOST).files
     assert FileUpload.model_validate(upload)
     assert upload["name"] == "image"
     assert upload["filename"] == "logo.png"
@@ -94,16 +94,16 @@ def test_a_file_is_uploaded_with_name_type_and_content(tmp_path: Path) -> None:
 def test_a_file_of_no_known_type_is_bytes(tmp_path: Path) -> None:
     path = tmp_path / "unknown"
     path.write_bytes(b"")
-    (upload,) = read_request(options(files=(("f", path),)), max_bytes=MOST)["files"]
+    (upload,) = read_call("f", options(files=(("f", path),)), max_bytes=MOST).files
     assert upload["content_type"] == "application/octet-stream"
 
 
 def test_what_can_never_fit_is_not_read_to_its_end() -> None:
     for endless in (options("@/dev/zero"), options(files=(("f", Path("/dev/zero")),))):
         with pytest.raises(InvalidRequestError, match="larger than a request may be"):
-            read_request(endless, max_bytes=MOST)
+            read_call("f", endless, max_bytes=MOST)
 
 
 def test_a_directory_as_input_is_bad_usage(tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="directory"):
-        read_request(options(f"@{tmp_path}"), max_bytes=MOST)
+        read_call("f", options(f"@{tmp_path}"), max_bytes=MOST)

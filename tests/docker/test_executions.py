@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox import LogEntry, Sandbox, Settings
-from sandbox.executions.model import ENDED, Call
+from sandbox.call import Call
+from sandbox.executions.model import ENDED
 from sandbox.executions.store import open_store
 from sandbox.server.dispatch.dispatcher import Dispatcher
 from tests.waiting import wait_until
@@ -39,7 +40,7 @@ MANIFEST = "reuse: 1000\nretries: {retries}\ntimeout: 20s\n"
 SERVER = """
 import json, sys, threading
 from sandbox import Sandbox, Settings
-from sandbox.executions.model import Call
+from sandbox.call import Call
 from sandbox.executions.store import open_store
 from sandbox.server.dispatch.dispatcher import Dispatcher
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox import Sandbox, Settings
+from sandbox.call import Call
 from sandbox.cancellation import Cancellation
 from sandbox.errors import OverloadedError
-from sandbox.executions.model import Call, Execution
+from sandbox.executions.model import Execution
 from sandbox.executions.store import open_store
 from sandbox.server.dispatch.dispatcher import Dispatcher
 from sandbox.tokens import InvalidTokenError, Tokens, load_key

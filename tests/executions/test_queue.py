@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from sandbox import InvalidRequestError, OverloadedError
+from sandbox.call import Call
 from sandbox.executions.database import reading
-from sandbox.executions.model import Call, Execution
+from sandbox.executions.model import Execution
 from sandbox.executions.retries import Again
 from sandbox.executions.tables import INPUTS
 from sandbox.executions.transitions import ask_cancel, cancel_waiting, retry

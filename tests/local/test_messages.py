@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.call import Call
 from sandbox.errors import CODES, InternalError, OverloadedError, SandboxError
 from sandbox.local.messages import (
     PROTOCOL,
     Failure,
     Hello,
-    Invoke,
     LineReader,
     LogMessage,
     MessageError,
@@ -29,8 +29,8 @@ OBJECTS = st.dictionaries(TEXT, st.none() | st.integers() | TEXT | st.lists(TEXT
 MESSAGES = st.one_of(
     st.builds(Hello, protocol=st.just(PROTOCOL), max_request=st.integers(min_value=0)),
     st.builds(
-        Invoke,
-        name=TEXT,
+        Call,
+        function=TEXT,
         input=OBJECTS,
         auth=st.none() | OBJECTS,
         files=st.lists(OBJECTS, max_size=2),
@@ -44,7 +44,7 @@ MESSAGES = st.one_of(
 
 
 @given(MESSAGES)
-def test_a_message_arrives_as_it_was_sent(message: Hello | Invoke | LogMessage | Response) -> None:
+def test_a_message_arrives_as_it_was_sent(message: Hello | Call | LogMessage | Response) -> None:
     line = encode(message)
     assert line.count(b"\n") == 1
     arrived = decode(line)
@@ -79,9 +79,9 @@ def test_a_line_without_an_end_is_given_up() -> None:
         b"", b"{", b"[]", b"null", b'"hello"', b"\xff", b"[" * 100_000,
         b'{"type": "goodbye"}', b'{"type": []}', b'{"name": "x"}',
         b'{"type": "invoke"}',
-        b'{"type": "invoke", "name": 1}',
-        b'{"type": "invoke", "name": "x", "input": []}',
-        b'{"type": "invoke", "name": "x", "run": "rm"}',
+        b'{"type": "invoke", "function": 1}',
+        b'{"type": "invoke", "function": "x", "input": []}',
+        b'{"type": "invoke", "function": "x", "run": "rm"}',
         b'{"type": "hello", "protocol": 2, "max_request": 1}',
     ],
 )  # fmt: skip

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sandbox.call import Call
 from sandbox.errors import (
     FunctionNotFoundError,
     InternalError,
@@ -25,7 +26,6 @@ from sandbox.errors import (
 )
 from sandbox.local import sockets
 from sandbox.local.client import Connection, NotTakenError, connect
-from sandbox.local.messages import Invoke
 from sandbox.local.server import AddressInUseError
 
 from .conftest import PATIENCE, Invocations
@@ -46,7 +46,7 @@ def connected(address: Address) -> Connection:
 def ask(address: Address, name: str, logs: list[Any] | None = None, **request: Any) -> Any:
     with connected(address) as connection:
         on_log = [].append if logs is None else logs.append
-        return json.loads(connection.invoke(Invoke(name=name, **request), on_log=on_log))
+        return json.loads(connection.invoke(Call(function=name, **request), on_log=on_log))
 
 
 def raw(address: Address) -> socket.socket:
@@ -77,6 +77,7 @@ def test_a_request_arrives_with_all_that_belongs_to_it(serve: Serve, address: Ad
     assert response["output"] == {
         "input": {"city": "Zürich", "odd": "\ud800", "big": 2**80},
         "auth": {"id": "u"}, "files": [file], "timeout": 2.5, "request_id": "mine",
+        "function": "echo", "caller": "local", "trigger": "local", "traceparent": None,
     }  # fmt: skip
     (entry,) = logs
     assert (entry["level"], entry["message"], entry["data"]) == (
@@ -181,7 +182,7 @@ def test_a_client_that_hangs_up_cancels_its_invocation(
 ) -> None:
     serve()
     with raw(address) as connection:
-        connection.sendall(b'{"type":"invoke","name":"wait"}\n')
+        connection.sendall(b'{"type":"invoke","function":"wait"}\n')
         assert invocations.started.wait(PATIENCE)
         assert not invocations.cancelled.is_set()
     assert invocations.cancelled.wait(PATIENCE)
@@ -196,7 +197,7 @@ def test_ctrl_c_waits_until_the_invocation_has_ended(
         raise KeyboardInterrupt
 
     with connected(address) as connection, pytest.raises(KeyboardInterrupt):
-        connection.invoke(Invoke(name="wait"), on_log=interrupt)
+        connection.invoke(Call(function="wait"), on_log=interrupt)
     assert invocations.cancelled.is_set()
 
 
@@ -205,7 +206,7 @@ def test_a_client_that_does_not_read_cancels_its_invocation(
 ) -> None:
     serve(patience=0.2)
     with raw(address) as connection:
-        connection.sendall(b'{"type":"invoke","name":"chatty"}\n')
+        connection.sendall(b'{"type":"invoke","function":"chatty"}\n')
         assert invocations.cancelled.wait(PATIENCE)
 
 
@@ -227,11 +228,11 @@ def test_what_is_no_request_gets_an_error(said: bytes, serve: Serve, address: Ad
 
 
 def test_a_request_that_is_too_large_is_not_read_to_its_end(serve: Serve, address: Address) -> None:
-    serve(max_request=1000)
+    serve(request=1000)
     with connected(address) as connection:
         assert connection.max_request == 1000
         with pytest.raises(NotTakenError):
-            connection.invoke(Invoke(name="echo", input={"x": "y" * 100_000}), on_log=print)
+            connection.invoke(Call(function="echo", input={"x": "y" * 100_000}), on_log=print)
     with raw(address) as connection:
         with contextlib.suppress(BrokenPipeError):
             for _ in range(10_000):
@@ -243,9 +244,9 @@ def test_a_request_that_is_too_large_is_not_read_to_its_end(serve: Serve, addres
 def test_more_connections_than_allowed_are_refused_at_once(
     serve: Serve, address: Address, invocations: Invocations
 ) -> None:
-    serve(max_connections=1)
+    serve(connections=1)
     with raw(address) as connection:
-        connection.sendall(b'{"type":"invoke","name":"wait"}\n')
+        connection.sendall(b'{"type":"invoke","function":"wait"}\n')
         assert invocations.started.wait(PATIENCE)
         with pytest.raises(OverloadedError) as caught:
             ask(address, "echo")
@@ -311,8 +312,8 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from sandbox.local.address import Address
-from sandbox.local.server import LocalServer
-server = LocalServer(Address(Path(sys.argv[1]), sys.argv[2]), None, max_request=1000)
+from sandbox.local.server import ClientLimits, LocalServer
+server = LocalServer(Address(Path(sys.argv[1]), sys.argv[2]), None, limits=ClientLimits(request=1000))
 print("serving", flush=True)
 time.sleep(600)
 """
@@ -372,7 +373,7 @@ def test_a_server_that_ends_before_it_answers_is_an_error(said: bytes) -> None:
         theirs.sendall(b'{"type":"hello","protocol":1,"max_request":1000}\n' + said)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(InternalError) as caught:
-            Connection(ours).invoke(Invoke(name="echo"), on_log=print)
+            Connection(ours).invoke(Call(function="echo"), on_log=print)
     assert "process that serves these functions" in caught.value.message
 
 

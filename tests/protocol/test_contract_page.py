@@ -16,7 +16,8 @@ from sandbox.config.settings import Settings
 from sandbox.engine.base import Chunk
 from sandbox.errors import CODES
 from sandbox.models import FileUpload, FunctionContext, FunctionRequest, Stats
-from sandbox.protocol.request import encode_request, file_upload, parse_auth
+from sandbox.protocol.input import file_upload
+from sandbox.protocol.request import encode_request, parse_auth
 from sandbox.protocol.response import Parsed, StdioCollector
 from sandbox.units import MIB
 
@@ -52,7 +53,7 @@ def test_the_request_is_what_a_function_reads() -> None:
 def test_the_file_is_what_an_upload_becomes() -> None:
     shown = FileUpload.model_validate_json(FILE)
     content = base64.b64decode(shown.data)
-    assert shown == file_upload(
+    assert shown.model_dump() == file_upload(
         name=shown.name,
         filename=shown.filename,
         content_type=shown.content_type,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from sandbox.call import Call
     from sandbox.config.server_settings import Scope
     from sandbox.engine.steps import Steps
 
@@ -84,13 +85,15 @@ class PlainSandbox:
     def pool_states(self) -> Mapping[str, Mapping[str, object]]:
         return {}
 
-    def steps(self, function: Any, input: Any, **options: Any) -> Steps[FunctionResponse]:
-        yield BLOCKING
-        return self.invoke(function.name, input, **options)
+    def steps(self, call: Call, **options: Any) -> Steps[FunctionResponse]:
+        return self._steps(self.function(call.function).name, call, options)
 
-    def invoke(self, name: str, input: Any, *, request_id: str, **options: Any) -> FunctionResponse:
-        self.invoked.append((name, input, options))
-        answer = self.run(name, input, **options)
+    def _steps(self, name: str, call: Call, options: dict[str, Any]) -> Steps[FunctionResponse]:
+        yield BLOCKING
+        options |= {"auth": call.auth, "files": call.files, "timeout": call.timeout}
+        self.invoked.append((name, call.input, options))
+        answer = self.run(name, call.input, **options)
+        request_id = str(call.request_id)
         if isinstance(answer, FunctionResponse):
             return replace(answer, request_id=request_id)
         if isinstance(answer, FunctionError):

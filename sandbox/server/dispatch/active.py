@@ -9,8 +9,9 @@ from sandbox.errors import InvalidRequestError, OverloadedError
 from sandbox.executions.live_log import LiveLog
 
 if TYPE_CHECKING:
+    from sandbox.call import Call
     from sandbox.cancellation import Cancellation
-    from sandbox.executions.model import Call, Execution
+    from sandbox.executions.model import Execution
 
 
 class Active:

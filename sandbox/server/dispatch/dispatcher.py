@@ -17,11 +17,9 @@ from sandbox.executions.completion import with_error, with_response
 from sandbox.executions.live_log import MOST_BYTES, LiveLog
 from sandbox.executions.log_follower import Follower
 from sandbox.executions.log_tail import log_tail
-from sandbox.executions.model import Execution
-from sandbox.executions.rows import input_bytes
+from sandbox.executions.rows import new_execution
 from sandbox.executions.transitions import ask_cancel, cancel_waiting, retry
 from sandbox.executions.workers import Workers
-from sandbox.ids import new_request_id
 from sandbox.server.dispatch.active import Active, ActiveExecutions
 from sandbox.server.dispatch.observers import Observer, Observers
 from sandbox.server.dispatch.queue_runner import QueueRunner
@@ -29,9 +27,10 @@ from sandbox.server.dispatch.queue_runner import QueueRunner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sandbox.call import Call
     from sandbox.config.settings import Settings
     from sandbox.engine.steps import Steps
-    from sandbox.executions.model import Call, Status
+    from sandbox.executions.model import Execution, Status
     from sandbox.executions.queries import Page
     from sandbox.executions.store import ExecutionStore
     from sandbox.models import FunctionResponse, LogEntry
@@ -111,10 +110,10 @@ class Dispatcher:
         on_log: Callable[[LogEntry], None] | None = None,
         cancellation: Cancellation | None = None,
     ) -> FunctionResponse:
-        """Run a function once and return its response; recorded behind it.
+        """Run a function once and return its response; its execution is recorded behind it.
 
-        `on_log` is called with each log entry as it comes, from this thread. What could not even
-        begin, since there is no such function, is not recorded.
+        `on_log` is called with each log entry as it comes, from this thread. A call for a function
+        that does not exist is not recorded.
 
         Raises:
             SandboxError: the platform could not serve; see `Sandbox.invoke`.
@@ -128,31 +127,20 @@ class Dispatcher:
         on_log: Callable[[LogEntry], None] | None = None,
         cancellation: Cancellation | None = None,
     ) -> Steps[FunctionResponse]:
-        """The same as `invoke`, for hosts other than a thread; see `sandbox.engine.steps`."""
-        self._sandbox.function(call.function)
-        now = self._store.clock()
-        execution = Execution(
-            id=call.request_id or new_request_id(),
-            function=call.function,
-            caller=call.caller,
-            trigger=call.trigger,
-            status="running",
-            attempts=1,
-            created_at=now,
-            started_at=now,
-            input_bytes=input_bytes(call),
-        )
+        """An invocation for `run_steps`, or for an event loop; else the same as `invoke`."""
+        execution = new_execution(call, status="running", now=self._store.clock())
         active = Active(
             execution,
-            call,
+            replace(call, request_id=execution.id),
             cancellation=cancellation or Cancellation(),
             log_bytes=self._log_bytes,
         )
+        steps = self._steps(active, on_log)
         self._active.enter(active)
         self._store.record(execution)
         self._observers.started(execution, call)
         try:
-            response = yield from self._steps(active, on_log)
+            response = yield from steps
         except BaseException as error:
             now, logs = self._store.clock(), active.log.entries()
             failed = with_error(execution, error, now=now, logs=logs, tail=self._log_tail)
@@ -175,15 +163,7 @@ class Dispatcher:
         """
         function = self._sandbox.function(call.function)
         self._active.check_open()
-        execution = Execution(
-            id=call.request_id or new_request_id(),
-            function=call.function,
-            caller=call.caller,
-            trigger=call.trigger,
-            status="queued",
-            created_at=self._store.clock(),
-            input_bytes=input_bytes(call),
-        )
+        execution = new_execution(call, status="queued", now=self._store.clock())
         if execution.input_bytes > self._largest:
             raise InvalidRequestError(
                 f"the input has {execution.input_bytes} bytes, and {self._largest} are allowed"
@@ -290,24 +270,14 @@ class Dispatcher:
     def _steps(
         self, active: Active, on_log: Callable[[LogEntry], None] | None = None
     ) -> Steps[FunctionResponse]:
-        call = active.call
-        hear = active.log.add
+        keep = active.log.add
 
         def tell(entry: LogEntry) -> None:
-            hear(entry)
+            keep(entry)
             if on_log is not None:
                 on_log(entry)
 
-        return self._sandbox.steps(
-            self._sandbox.function(call.function),
-            call.input,
-            auth=call.auth,
-            files=call.files,
-            timeout=call.timeout,
-            request_id=active.execution.id,
-            on_log=tell,
-            cancellation=active.cancellation,
-        )
+        return self._sandbox.steps(active.call, on_log=tell, cancellation=active.cancellation)
 
     def _end(
         self,

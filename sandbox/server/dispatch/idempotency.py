@@ -28,8 +28,8 @@ from sandbox.models import dump_json
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from sandbox.call import Call
     from sandbox.config.settings import Settings
-    from sandbox.executions.model import Call
     from sandbox.server.dispatch.threads import Threads
 
 _FORM: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -183,8 +183,7 @@ def _beyond(most: int) -> sa.Delete:
 
 
 def _fingerprint(call: Call, *, wait: bool) -> str:
-    files = [file.model_dump() for file in call.files]
-    return _digest([dict(call.input), files, call.auth, call.timeout, wait])
+    return _digest([dict(call.input), list(call.files), call.auth, call.timeout, wait])
 
 
 def _digest(parts: list[Any]) -> str:

@@ -10,7 +10,8 @@ from sandbox.errors import InternalError, SandboxError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandbox.executions.model import Call, Execution
+    from sandbox.call import Call
+    from sandbox.executions.model import Execution
     from sandbox.models import FunctionResponse
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from sandbox.call import Call
 from sandbox.errors import DatabaseUnavailableError, OverloadedError, SandboxError
-from sandbox.executions.model import Call
 from sandbox.server.events.cron import last_tick, next_tick
 from sandbox.server.events.schedule_record import execution_id
 

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
+from sandbox.call import Call
 from sandbox.errors import ForbiddenError, InternalError, SandboxError
 from sandbox.server.events.routes import Match
 from sandbox.server.http import executions as records
@@ -146,5 +147,5 @@ async def _routed(request: Request, caller: Caller, service: Service) -> Respons
     body = await read_body(request, most=most, patience=settings.patience)
     document = body_as_input(body, request.headers.get("content-type", ""))
     document["_request"] = request_document(request, match.params)
-    call = functions.make_call(request, caller, match.function, input=document, trigger="route")
-    return await functions.answer(request, service, call)
+    call = Call(function=match.function, input=document, trigger="route")
+    return await functions.answer(request, service, functions.completed(call, request, caller))

@@ -19,17 +19,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from sandbox.errors import InvalidRequestError
-from sandbox.protocol.input import parse_input
-from sandbox.protocol.request import file_upload
+from sandbox.protocol.input import file_upload, parse_input
 from sandbox.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from starlette.datastructures import FormData
     from starlette.requests import Request
-
-    from sandbox.models import FileUpload
 
 MOST_FILES: Final = 100
 MOST_FIELDS: Final = 1000
@@ -48,7 +45,7 @@ class Body:
     """The input of an invocation, and the files that came with it."""
 
     input: dict[str, Any]
-    files: tuple[FileUpload, ...] = ()
+    files: Sequence[Mapping[str, Any]] = ()
 
 
 async def read_input(request: Request, *, most: int, patience: float) -> Body:
@@ -179,7 +176,7 @@ async def _body_of(form: FormData) -> Body:
         input={
             name: several if len(several) > 1 else several[0] for name, several in fields.items()
         },
-        files=tuple(files),
+        files=files,
     )
 
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from sandbox.call import Call
     from sandbox.executions.log_follower import Follower
-    from sandbox.executions.model import Call, Execution
+    from sandbox.executions.model import Execution
     from sandbox.server.service import Service
 
 # Something is sent this often, in seconds, so that no proxy takes the connection for dead.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse, Response
 
+from sandbox.call import Call
 from sandbox.cancellation import Cancellation
 from sandbox.errors import ForbiddenError, InvalidRequestError
-from sandbox.executions.model import Call
-from sandbox.protocol.request import parse_auth, parse_input
+from sandbox.protocol.input import parse_input
+from sandbox.protocol.request import parse_auth
 from sandbox.server.http.body import read_input
 from sandbox.server.http.event_streams import event_response, invocation_events
 from sandbox.server.http.executions import accepted, own_patience
@@ -24,9 +26,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from sandbox.executions.model import Trigger
     from sandbox.functions.function import Function
-    from sandbox.models import FileUpload, FunctionResponse
+    from sandbox.models import FunctionResponse
     from sandbox.server.auth.callers import Caller
     from sandbox.server.service import Service
 
@@ -44,33 +45,22 @@ async def invoke(request: Request, caller: Caller, service: Service) -> Response
     body = await read_input(
         request, most=service.limiter.body(caller), patience=service.settings.server.patience
     )
-    call = make_call(request, caller, name, input=body.input, files=body.files)
-    return await answer(request, service, call)
+    call = Call(function=name, input=body.input, files=body.files)
+    return await answer(request, service, completed(call, request, caller))
 
 
-def make_call(  # noqa: PLR0913
-    request: Request,
-    caller: Caller,
-    function: str,
-    *,
-    input: Mapping[str, Any],  # noqa: A002 - the contract's word
-    files: tuple[FileUpload, ...] = (),
-    trigger: Trigger = "http",
-) -> Call:
-    """The call that a request asks for: for whom, and how long it may take.
+def completed(call: Call, request: Request, caller: Caller) -> Call:
+    """The call with what its request says besides: for whom it is, and how long it may take.
 
     Raises:
         ForbiddenError: it is for somebody else, and the caller may not say so.
         InvalidRequestError: `timeout` or the identity cannot be read.
     """
-    return Call(
-        function=function,
-        input=input,
-        files=files,
+    return replace(
+        call,
         auth=_auth(request, caller),
         timeout=_timeout(request),
         caller=caller.id,
-        trigger=trigger,
         request_id=request.state.execution_id,
         traceparent=request.headers.get("traceparent"),
     )

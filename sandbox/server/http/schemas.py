@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
+from sandbox.call import Trigger
 from sandbox.errors import CODES, Code
-from sandbox.executions.model import Status, Trigger
+from sandbox.executions.model import Status
 from sandbox.models import Level
 
 Json = dict[str, Any]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
 
+from sandbox.call import Call
 from sandbox.errors import OverloadedError, UnauthenticatedError
-from sandbox.executions.model import Call
 from sandbox.functions.manifest import resolve
 from sandbox.models import dump_json
 from sandbox.server.auth.callers import Caller

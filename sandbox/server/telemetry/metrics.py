@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from sandbox.call import Call
     from sandbox.errors import SandboxError
-    from sandbox.executions.model import Call, Execution
+    from sandbox.executions.model import Execution
     from sandbox.models import FunctionResponse
 
 _PREFIX: Final = "alyx_sandbox"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, TextIO, cast
 import structlog
 
 if TYPE_CHECKING:
+    from sandbox.call import Call
     from sandbox.errors import SandboxError
-    from sandbox.executions.model import Call, Execution
+    from sandbox.executions.model import Execution
     from sandbox.models import FunctionResponse
 
 executions = structlog.get_logger(source="sandbox.executions")

@@ -14,9 +14,10 @@ from sandbox.errors import InvalidSettingsError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+    from sandbox.call import Call
     from sandbox.config.server_settings import TracingSettings
     from sandbox.errors import SandboxError
-    from sandbox.executions.model import Call, Execution
+    from sandbox.executions.model import Execution
     from sandbox.models import FunctionResponse
 
 _NANOSECONDS: Final = 1_000_000_000

@@ -171,7 +171,7 @@ class Arena:
         began = time.monotonic()
         response, error = None, None
         try:
-            response = sandbox.run(function, input, **options)
+            response = sandbox.invoke(function, input, **options)
         except SandboxError as raised:
             error = raised
         result = Result(response=response, error=error, seconds=time.monotonic() - began)

@@ -35,7 +35,7 @@ def test_a_runtime_class_that_the_engine_lacks_is_never_replaced(
     assert function is not None
     with Sandbox(tmp_path, settings=settings, engine=crun.engine) as sandbox:  # type: ignore[arg-type]
         with pytest.raises(PolicyRefusedError, match="gvisor"):
-            sandbox.run(function)
+            sandbox.invoke(function)
     assert crun.engine.created == []
 
 

@@ -290,10 +290,10 @@ settings = Settings.model_validate({"store": sys.argv[1], "engine": {"runtime_cl
 with Sandbox(sys.argv[3], settings=settings) as sandbox:
     honest = function_from_path(pathlib.Path(sys.argv[4]))[0]
     flood = function_from_path(pathlib.Path(sys.argv[5]))[0]
-    assert sandbox.run(honest).success
+    assert sandbox.invoke(honest).success
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
-    response = sandbox.run(flood)
+    response = sandbox.invoke(flood)
     print(json.dumps([response.error.code if response.error else "OK", response.stats.runtime_class, status("VmHWM") - before, len(response.to_json())]))
 """
 FLOODS = {

@@ -180,7 +180,7 @@ settings = Settings.model_validate(json.loads(sys.argv[1]))
 canaries = json.loads(sys.stdin.read())
 with Sandbox(sys.argv[2], settings=settings) as sandbox:
     function, _ = function_from_path(pathlib.Path(sys.argv[3]))
-    sandbox.run(function, {"token": canaries["token"]}, auth={"id": canaries["caller"]}, on_log=lambda entry: print(entry.message, flush=True))
+    sandbox.invoke(function, {"token": canaries["token"]}, auth={"id": canaries["caller"]}, on_log=lambda entry: print(entry.message, flush=True))
 """
 
 

@@ -20,11 +20,13 @@ from sandbox import (
     PolicyRefusedError,
     Settings,
 )
+from sandbox.call import Call
 from sandbox.cancellation import Cancellation
 from sandbox.engine.steps import BLOCKING
-from sandbox.executions.model import Call, Execution
+from sandbox.executions.model import Execution
 from sandbox.executions.store import ExecutionStore, open_store
-from sandbox.models import AuthContext, FileUpload
+from sandbox.models import AuthContext
+from sandbox.protocol.input import file_upload
 from sandbox.server.dispatch.dispatcher import Dispatcher
 from tests.waiting import wait_until
 
@@ -51,11 +53,14 @@ class Functions:
             raise FunctionNotFoundError(f"there is no function {name}")
         return SimpleNamespace(name=name, manifest=SimpleNamespace(retries=self.known[name][1]))
 
-    def steps(
-        self, function: Any, input: Any, *, request_id: str, **options: Any
-    ) -> Steps[FunctionResponse]:
+    def steps(self, call: Call, **options: Any) -> Steps[FunctionResponse]:
+        return self._steps(self.function(call.function).name, call, options)
+
+    def _steps(self, name: str, call: Call, options: dict[str, Any]) -> Steps[FunctionResponse]:
         yield BLOCKING
-        answer = self.known[function.name][0](input, **options)
+        options |= {"auth": call.auth, "files": call.files, "timeout": call.timeout}
+        answer = self.known[name][0](call.input, **options)
+        request_id = str(call.request_id)
         if isinstance(answer, FunctionError):
             return FunctionResponse(request_id=request_id, success=False, error=answer)
         return FunctionResponse(request_id=request_id, success=True, output=answer)
@@ -218,11 +223,11 @@ def test_a_submitted_call_runs_with_all_that_it_had(
         seen.update(options, input=input)
 
     functions.add("look", look)
-    file = FileUpload(name="f", filename="a.txt", content_type="text/plain", size=1, data="YQ==")
+    file = file_upload(name="f", filename="a.txt", content_type="text/plain", content=b"a")
     call = Call(function="look", input={"a": [1]}, files=(file,), auth={"id": "me"}, timeout=2.5)
     assert outcome(dispatcher, dispatcher.submit(call).id).status == "succeeded"
     assert seen["input"] == {"a": [1]}
-    assert seen["files"] == (file,)
+    assert seen["files"] == [file]
     assert AuthContext.model_validate(seen["auth"]).id == "me"
     assert seen["timeout"] == 2.5
 

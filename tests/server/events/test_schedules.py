@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sandbox.config.server_settings import ScheduleSettings
 from sandbox.errors import FunctionNotFoundError, InvalidRequestError, OverloadedError
 from sandbox.executions.database import open_database
-from sandbox.executions.model import Call, Execution
+from sandbox.executions.model import Execution
 from sandbox.functions.manifest import Schedule
 from sandbox.server.events.due_runs import ON_TIME, Planned, Runs
 from sandbox.server.events.event_config import ScheduleConfig, read_config
@@ -26,6 +26,8 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from sandbox.call import Call
 
 HOUR = 3600.0
 NOON = datetime(2026, 5, 20, 12, tzinfo=UTC).timestamp()

@@ -16,7 +16,8 @@ from tests.waiting import wait_until
 
 SCRIPT = """
 import logging
-from sandbox.executions.model import Call, Execution
+from sandbox.call import Call
+from sandbox.executions.model import Execution
 from sandbox.models import FunctionResponse
 from sandbox.server.telemetry.request_log import ExecutionLog, configure_logging
 

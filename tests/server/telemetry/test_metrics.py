@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sandbox.executions.model import Call, Execution
+from sandbox.call import Call
+from sandbox.executions.model import Execution
 from sandbox.models import (
     FunctionError,
     FunctionResponse,

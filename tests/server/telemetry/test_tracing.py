@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from sandbox.call import Call
 from sandbox.config.server_settings import TracingSettings
-from sandbox.executions.model import Call, Execution
+from sandbox.executions.model import Execution
 from sandbox.models import FunctionResponse, Stats
 from sandbox.server.telemetry.tracing import build_tracing
 

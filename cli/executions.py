@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, get_args
 import click
 
 from sandbox.errors import InvalidRequestError
-from sandbox.executions.model import Status
+from sandbox.executions.model import ExecutionQuery, Status
 
 from .options import Common, common_options, complete_function
 from .output import print_fields, print_json, print_table, short_digest
@@ -45,10 +45,11 @@ def list_executions(
     common: Common, name: str | None, status: Status | None, limit: int, before: str | None
 ) -> None:
     """List executions, newest first; those of the function NAME, or all."""
+    wanted = ExecutionQuery(function=name, status=status, limit=limit, before=before)
     with record(common) as database:
         from sandbox.executions.queries import find_page  # noqa: PLC0415 - an optional extra
 
-        page = find_page(database, function=name, status=status, limit=limit, before=before)
+        page = find_page(database, wanted)
     if common.json:
         found = [asdict(execution) for execution in page.executions]
         print_json({"executions": found, "next": page.next})

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sandbox.executions.model import ExecutionQuery
+
 from .options import Common, common_options, complete_function
 from .output import dump, print_json, printable
 from .record import record
@@ -61,7 +63,7 @@ def _last(database: sa.Engine, name: str | None, count: int) -> list[Execution]:
 
     if count == 0:
         return []
-    page = find_page(database, function=name, limit=1000)
+    page = find_page(database, ExecutionQuery(function=name, limit=1000))
     ended = [execution for execution in page.executions if execution.ended]
     return sorted(ended[:count], key=lambda execution: execution.ended_at or 0.0)
 

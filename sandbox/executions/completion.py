@@ -6,19 +6,24 @@ Messages and logs come redacted from the sandbox. An output is kept only where n
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
 from sandbox.errors import Code, SandboxError
 from sandbox.executions.log_tail import log_tail, storable
-from sandbox.models import dump_json
+from sandbox.executions.model import Execution
+from sandbox.models import Stats, dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandbox.executions.model import Execution, Status
+    from sandbox.executions.model import Status
     from sandbox.models import FunctionResponse, LogEntry
 
+# What is taken over from a response's figures.
+_FIGURES: Final = {field.name for field in fields(Stats)} & {
+    field.name for field in fields(Execution)
+}
 # How much of an error's message is kept, in characters.
 _MESSAGE: Final = 2048
 
@@ -27,7 +32,7 @@ def with_response(
     execution: Execution, response: FunctionResponse, *, now: float, tail: int, keep: bool = False
 ) -> Execution:
     """The execution as this response ends it; `tail` is in bytes, `keep` keeps the response."""
-    stats, error = response.stats, response.error
+    error = response.error
     status: Status = "succeeded"
     output_bytes = 0
     if error is not None:
@@ -36,18 +41,12 @@ def with_response(
         output_bytes = len(dump_json(response.output).encode())
     return replace(
         execution,
+        **{name: getattr(response.stats, name) for name in _FIGURES},
         status=status,
-        version=stats.version,
         code=None if error is None else storable(str(error.code)),
         message=None if error is None else storable(error.message[:_MESSAGE]),
         ended_at=now,
         due_at=None,
-        queue_ms=stats.queue_ms,
-        boot_ms=stats.boot_ms,
-        run_ms=stats.run_ms,
-        cpu_ms=stats.cpu_ms,
-        peak_memory_bytes=stats.peak_memory_bytes,
-        cold=stats.cold,
         output_bytes=output_bytes,
         log_tail=log_tail(response.logs, most=tail),
         response=response.to_dict() if keep else None,

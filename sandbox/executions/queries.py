@@ -19,7 +19,7 @@ from sandbox.executions.tables import EXECUTIONS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.executions.model import Execution, Status
+    from sandbox.executions.model import Execution, ExecutionQuery
 
 MOST_LISTED: Final = 1000
 
@@ -44,16 +44,8 @@ def find(database: sa.Engine, id: str) -> Execution | None:  # noqa: A002 - the 
     return None if row is None else to_execution(row)
 
 
-def find_page(  # noqa: PLR0913
-    database: sa.Engine,
-    *,
-    function: str | None = None,
-    status: Status | None = None,
-    caller: str | None = None,
-    limit: int = 50,
-    before: str | None = None,
-) -> Page:
-    """Executions, newest first, without their responses; `before` is a page's `next`.
+def find_page(database: sa.Engine, wanted: ExecutionQuery) -> Page:
+    """The executions that are wanted, without their responses.
 
     Raises:
         InvalidRequestError: `before` is none that a page had.
@@ -61,16 +53,14 @@ def find_page(  # noqa: PLR0913
     """
     columns = EXECUTIONS.c
     query = sa.select(*LISTED).order_by(columns.created_at.desc(), columns.id.desc())
-    for column, wanted in (
-        (columns.function, function),
-        (columns.status, status),
-        (columns.caller, caller),
-    ):
-        if wanted is not None:
-            query = query.where(column == wanted)
-    if before is not None:
-        query = query.where(sa.tuple_(columns.created_at, columns.id) < sa.tuple_(*_place(before)))
-    limit = max(1, min(limit, MOST_LISTED))
+    for name in ("function", "status", "caller"):
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(columns[name] == value)
+    if wanted.before is not None:
+        place = sa.tuple_(*_place(wanted.before))
+        query = query.where(sa.tuple_(columns.created_at, columns.id) < place)
+    limit = max(1, min(wanted.limit, MOST_LISTED))
     with using(database), reading(database) as connection:
         rows = connection.execute(query.limit(limit + 1)).mappings().all()
     found = tuple(to_execution(row) for row in rows[:limit])

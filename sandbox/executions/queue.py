@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from sandbox.errors import Code, InvalidRequestError, OverloadedError
 from sandbox.executions.database import reading, using
-from sandbox.executions.model import ENDED
+from sandbox.executions.model import ENDED, Bookkeeping
 from sandbox.executions.retries import Again, Attempt, Over, after_loss
 from sandbox.executions.rows import LISTED, to_document, to_execution, to_row
 from sandbox.executions.tables import EXECUTIONS, INPUTS, WAITING
@@ -31,7 +31,6 @@ _c = EXECUTIONS.c
 # When a full queue may have room again, in seconds.
 _RETRY_AFTER: Final = 5.0
 LOST: Final = "the server that ran it ended before it did"
-_COUNTERS: Final = ("claim", "owner", "asynchronous", "retries", "waits", "cancel_asked")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,8 @@ class ExecutionQueue:
             OverloadedError: the queue is full.
             InvalidRequestError: there is an execution of that id.
         """
-        row = to_row(execution, asynchronous=True, retries=retries, due_at=execution.created_at)
+        row = to_row(execution, Bookkeeping(asynchronous=True, retries=retries))
+        row["due_at"] = execution.created_at  # its place in the queue
         document = to_document(call)
         with using(self._database):
             try:
@@ -152,8 +152,7 @@ class ExecutionQueue:
 
         Whether that is how it ended: False if another server has taken it for lost meanwhile.
         """
-        values = {name: value for name, value in to_row(ended).items() if name not in _COUNTERS}
-        return self._change(self._is_ours(claimed), ended.id, values)
+        return self._change(self._is_ours(claimed), ended.id, to_row(ended))
 
     def again(self, claimed: Claimed, again: Again, *, code: str, message: str) -> Execution | None:
         """Have it wait for its next attempt, unless somebody wants it cancelled.

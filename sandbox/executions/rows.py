@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sandbox.call import Call
 from sandbox.executions.log_tail import storable
-from sandbox.executions.model import Execution
+from sandbox.executions.model import Bookkeeping, Execution
 from sandbox.executions.tables import EXECUTIONS
 from sandbox.ids import new_request_id
 from sandbox.models import dump_json
@@ -24,28 +24,21 @@ _SHARED: Final = tuple(field.name for field in fields(Call) if field.name in _FI
 _DOCUMENT: Final = tuple(
     field.name for field in fields(Call) if field.name not in (*_SHARED, "request_id")
 )
-_TEXTS: Final = ("id", "function", "caller", "version", "code", "message", "log_tail")
-_REST: Final = {
-    "asynchronous": False,
-    "retries": 0,
-    "waits": 0,
-    "owner": None,
-    "claim": 0,
-    "cancel_asked": False,
-}
 # What lists leave out: it may be large.
 LISTED: Final = tuple(column for column in EXECUTIONS.c if column.name != "response")
 
 
-def to_row(execution: Execution, **rest: Any) -> dict[str, Any]:
-    """All columns of an execution; `rest` are those that `Execution` does not have."""
-    row = {name: getattr(execution, name) for name in _FIELDS}
-    for name in _TEXTS:
-        if row[name] is not None:
-            row[name] = storable(row[name])
-    if execution.response is not None:
-        row["response"] = dump_json(execution.response)
-    return {**row, **_REST, **rest}
+def to_row(execution: Execution, bookkeeping: Bookkeeping | None = None) -> dict[str, Any]:
+    """The columns of an execution; those of its bookkeeping too, if it is given."""
+    row = {name: _stored(getattr(execution, name)) for name in _FIELDS}
+    return row if bookkeeping is None else row | vars(bookkeeping)
+
+
+def _stored(value: Any) -> Any:
+    """A field's value as its column takes it."""
+    if isinstance(value, str):
+        return storable(value)
+    return dump_json(value) if isinstance(value, dict) else value
 
 
 def to_execution(row: sa.RowMapping | Mapping[str, Any]) -> Execution:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sandbox.config.server_settings import ExecutionSettings
     from sandbox.config.settings import Settings
-    from sandbox.executions.model import Execution, Status
+    from sandbox.executions.model import Execution, ExecutionQuery
 
 # How many go in one transaction, so that nobody waits long for SQLite's lock.
 _FORGOTTEN_AT_ONCE: Final = 1000
@@ -96,25 +96,10 @@ class ExecutionStore:
         """
         return self._writer.get(id) or queries.find(self.database, id)
 
-    def list(
-        self,
-        *,
-        function: str | None = None,
-        status: Status | None = None,
-        caller: str | None = None,
-        limit: int = 50,
-        before: str | None = None,
-    ) -> queries.Page:
-        """Executions, newest first; see `queries.find_page`."""
+    def list(self, wanted: ExecutionQuery) -> queries.Page:
+        """See `queries.find_page`."""
         self._writer.flush(timeout=1.0)
-        return queries.find_page(
-            self.database,
-            function=function,
-            status=status,
-            caller=caller,
-            limit=limit,
-            before=before,
-        )
+        return queries.find_page(self.database, wanted)
 
     def forget(self) -> int:
         """Delete what ended too long ago, and the oldest of what is too many; how many that were.

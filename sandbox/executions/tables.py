@@ -2,52 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import fields
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import sqlalchemy as sa
 
+from sandbox.executions.model import Bookkeeping, Bytes, Execution, Timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 METADATA: Final = sa.MetaData()
 
-# Columns that `Execution` has too go by its names. The others:
-# - `asynchronous`: nobody waits for it; it is on record from the beginning and is never dropped.
-# - `retries`: how many attempts may follow the first. `waits`: how often in a row the platform
-#   could not run it, which is no attempt.
-# - `owner`: the server that runs it. `claim` counts how often one took it: what a server writes
-#   of an execution holds only while the claim is still its own.
-# - `cancel_asked`: whoever runs it is to cancel it.
-EXECUTIONS: Final = sa.Table(
-    "executions",
-    METADATA,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("function", sa.Text, nullable=False),
-    sa.Column("caller", sa.Text, nullable=False),
-    sa.Column("trigger", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("version", sa.Text),
-    sa.Column("code", sa.Text),
-    sa.Column("message", sa.Text),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("created_at", sa.Double, nullable=False),
-    sa.Column("started_at", sa.Double),
-    sa.Column("ended_at", sa.Double),
-    sa.Column("due_at", sa.Double),
-    sa.Column("queue_ms", sa.Double),
-    sa.Column("boot_ms", sa.Double),
-    sa.Column("run_ms", sa.Double),
-    sa.Column("cpu_ms", sa.Double),
-    sa.Column("peak_memory_bytes", sa.BigInteger),
-    sa.Column("cold", sa.Boolean),
-    sa.Column("input_bytes", sa.BigInteger, nullable=False),
-    sa.Column("output_bytes", sa.BigInteger, nullable=False),
-    sa.Column("log_tail", sa.Text, nullable=False),
-    sa.Column("response", sa.Text),
-    sa.Column("asynchronous", sa.Boolean, nullable=False),
-    sa.Column("retries", sa.Integer, nullable=False),
-    sa.Column("waits", sa.Integer, nullable=False),
-    sa.Column("owner", sa.Text),
-    sa.Column("claim", sa.Integer, nullable=False),
-    sa.Column("cancel_asked", sa.Boolean, nullable=False),
-)
+# A literal is one of several texts; a mapping is a JSON document.
+_COLUMN_TYPES: Final[Mapping[object, type[sa.types.TypeEngine[Any]]]] = {
+    str: sa.Text,
+    Literal: sa.Text,
+    Mapping: sa.Text,
+    bool: sa.Boolean,
+    int: sa.Integer,
+    Bytes: sa.BigInteger,
+    float: sa.Double,
+    Timestamp: sa.Double,
+}
+
+
+def _columns(model: type[Any]) -> Iterator[sa.Column[Any]]:
+    """A column for each field of a dataclass: `id` is the key, `| None` makes it nullable."""
+    types = get_type_hints(model, include_extras=True)
+    for field in fields(model):
+        kind = types[field.name]
+        nullable = NoneType in get_args(kind)
+        if nullable:
+            kind, _ = get_args(kind)
+        column_type = _COLUMN_TYPES.get(kind) or _COLUMN_TYPES[get_origin(kind)]
+        yield sa.Column(field.name, column_type, nullable=nullable, primary_key=field.name == "id")
+
+
+EXECUTIONS: Final = sa.Table("executions", METADATA, *_columns(Execution), *_columns(Bookkeeping))
 
 _c = EXECUTIONS.c
 # Those that wait for their turn, or for their next attempt. Written out, for the index below.

@@ -19,6 +19,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from sandbox.executions.database import unavailable
+from sandbox.executions.model import Bookkeeping
 from sandbox.executions.rows import to_row
 from sandbox.executions.tables import EXECUTIONS
 
@@ -48,7 +49,7 @@ class Writer:
 
     def __init__(self, database: sa.Engine, *, owner: str, capacity: int = 10_000) -> None:
         self._database = database
-        self._owner = owner
+        self._bookkeeping = Bookkeeping(owner=owner)
         self._capacity = capacity
         self._upsert = _upsert(database.dialect.name)
         self._upsert_many = _upsert_many_sqlite() if database.dialect.name == "sqlite" else None
@@ -144,7 +145,7 @@ class Writer:
 
     def _row(self, execution: Execution) -> dict[str, Any]:
         # Here, and not where the execution comes from, which has better things to do.
-        return to_row(execution, owner=self._owner)
+        return to_row(execution, self._bookkeeping)
 
     def _write(self, executions: Mapping[str, Execution]) -> Exception | None:
         """Write all at once; why the database could not be written."""

@@ -13,7 +13,7 @@ import pytest
 
 from sandbox import LogEntry, Sandbox, Settings
 from sandbox.call import Call
-from sandbox.executions.model import ENDED
+from sandbox.executions.model import ENDED, ExecutionQuery
 from sandbox.executions.store import open_store
 from sandbox.server.dispatch.dispatcher import Dispatcher
 from tests.waiting import wait_until
@@ -143,7 +143,7 @@ def test_a_killed_server_loses_none_of_a_hundred_and_each_ends_once(
     assert count("SELECT count(*) FROM ends") == 100, "each ended once"
     assert count("SELECT count(*) FROM executions") == 100
     assert count("SELECT count(*) FROM execution_inputs") == 0
-    page = dispatcher.list(limit=1000)
+    page = dispatcher.list(ExecutionQuery(limit=1000))
     by_number: dict[object, str] = {}
     for listed in page.executions:
         execution = dispatcher.get(listed.id)
@@ -183,7 +183,7 @@ def test_an_execution_is_followed_live_and_its_output_is_kept(
     assert "begin 7" in last.log_tail
     # One that somebody waits for: recorded as well, its output is not.
     response = dispatcher.invoke(Call(function="once", input={"number": 8}, caller="key:1"))
-    (recorded,) = dispatcher.list(caller="key:1").executions
+    (recorded,) = dispatcher.list(ExecutionQuery(caller="key:1")).executions
     assert (recorded.id, recorded.status) == (response.request_id, "succeeded")
     assert recorded.version == response.stats.version
     again = dispatcher.get(recorded.id)
@@ -219,7 +219,9 @@ def test_one_that_fails_for_the_last_time_is_dead_and_can_be_retried(
     assert ended(dispatcher, without.id).status == "failed"
     dead = ended(dispatcher, with_retries.id)
     assert (dead.status, dead.attempts, dead.code) == ("dead", 3, "FUNCTION_ERROR")
-    assert [item.id for item in dispatcher.list(status="dead").executions] == [dead.id]
+    assert [item.id for item in dispatcher.list(ExecutionQuery(status="dead")).executions] == [
+        dead.id
+    ]
     assert dispatcher.retry(dead.id).status == "queued"
     assert dispatcher.cancel(dead.id)
     assert ended(dispatcher, dead.id).status in ("cancelled", "dead")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sandbox import InvalidRequestError, OverloadedError
 from sandbox.call import Call
 from sandbox.executions.database import reading
-from sandbox.executions.model import Execution
+from sandbox.executions.model import Execution, ExecutionQuery
 from sandbox.executions.retries import Again
 from sandbox.executions.tables import INPUTS
 from sandbox.executions.transitions import ask_cancel, cancel_waiting, retry
@@ -182,7 +182,7 @@ def test_a_dead_one_keeps_its_input_and_begins_anew(store: ExecutionStore) -> No
     claimed = take(store)
     dead = replace(claimed.execution, status="dead", code="X", ended_at=store.clock())
     assert store.queue.finish(claimed, dead)
-    assert [found.id for found in store.list(status="dead").executions] == ["one"]
+    assert [found.id for found in store.list(ExecutionQuery(status="dead")).executions] == ["one"]
     assert inputs(store) == 1
     assert retry(store.database, "one", now=store.clock())
     assert not retry(store.database, "one", now=store.clock())

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from sandbox import InvalidRequestError
 from sandbox.executions.database import open_database, reading
-from sandbox.executions.model import Execution
+from sandbox.executions.model import Execution, ExecutionQuery
 from sandbox.executions.queries import find
 from sandbox.executions.tables import EXECUTIONS, METADATA
 from sandbox.executions.writer import Writer
@@ -47,7 +47,7 @@ def test_one_that_runs_and_has_ended_is_there_at_once(store: ExecutionStore) -> 
     assert store.get("a") == running("a")
     store.record(ended("a", message="x\0y", log_tail="\ud800"))
     assert store.get("a") is not None
-    (recorded,) = store.list().executions
+    (recorded,) = store.list(ExecutionQuery()).executions
     assert recorded == ended("a", message="x\ufffdy", log_tail="?")
     assert find(store.database, "a") == recorded
 
@@ -55,9 +55,9 @@ def test_one_that_runs_and_has_ended_is_there_at_once(store: ExecutionStore) -> 
 def test_what_has_ended_does_not_change(store: ExecutionStore) -> None:
     """Nor can another execution of that id take its place."""
     store.record(ended("a"))
-    store.list()
+    store.list(ExecutionQuery())
     store.record(ended("a", caller="key:2", at=2000.0))
-    assert [found.caller for found in store.list().executions] == ["key:1"]
+    assert [found.caller for found in store.list(ExecutionQuery()).executions] == ["key:1"]
 
 
 def test_lists_go_page_by_page_newest_first(store: ExecutionStore) -> None:
@@ -65,22 +65,26 @@ def test_lists_go_page_by_page_newest_first(store: ExecutionStore) -> None:
         at = 1000.0 + number // 2  # some at the same time
         store.record(ended(f"e{number}", at=at, function="f" if number % 2 else "g"))
     seen: list[str] = []
-    page = store.list(limit=3)
+    page = store.list(ExecutionQuery(limit=3))
     while True:
         seen += [execution.id for execution in page.executions]
         if page.next is None:
             break
-        page = store.list(limit=3, before=page.next)
+        page = store.list(ExecutionQuery(limit=3, before=page.next))
     assert seen == [f"e{number}" for number in range(6, -1, -1)]
-    assert {found.id for found in store.list(function="f").executions} == {"e1", "e3", "e5"}
-    assert store.list(caller="nobody").executions == ()
-    assert store.list(status="failed").executions == ()
+    assert {found.id for found in store.list(ExecutionQuery(function="f")).executions} == {
+        "e1",
+        "e3",
+        "e5",
+    }
+    assert store.list(ExecutionQuery(caller="nobody")).executions == ()
+    assert store.list(ExecutionQuery(status="failed")).executions == ()
 
 
 @pytest.mark.parametrize("cursor", ["x", "", "bnVsbA", "WzEsMl0", "💥", "W1tdLFtdXQ"])
 def test_a_place_that_no_page_had_is_refused(store: ExecutionStore, cursor: str) -> None:
     with pytest.raises(InvalidRequestError):
-        store.list(before=cursor)
+        store.list(ExecutionQuery(before=cursor))
 
 
 def test_what_is_old_and_what_is_too_many_is_forgotten(
@@ -92,9 +96,14 @@ def test_what_is_old_and_what_is_too_many_is_forgotten(
     store.record(running("runs", at=now - 9999))
     for number in range(5):
         store.record(ended(f"e{number}", at=now - 100 + number))
-    store.list()
+    store.list(ExecutionQuery())
     assert store.forget() == 3
-    assert {found.id for found in store.list().executions} == {"runs", "e2", "e3", "e4"}
+    assert {found.id for found in store.list(ExecutionQuery()).executions} == {
+        "runs",
+        "e2",
+        "e3",
+        "e4",
+    }
     assert store.forget() == 0
 
 
@@ -135,7 +144,7 @@ def test_a_row_that_the_database_refuses_takes_no_other_with_it(
 ) -> None:
     store.record(ended("bad", peak_memory_bytes=2**70))
     store.record(ended("good"))
-    assert [found.id for found in store.list().executions] == ["good"]
+    assert [found.id for found in store.list(ExecutionQuery()).executions] == ["good"]
     assert store.dropped == 1
 
 

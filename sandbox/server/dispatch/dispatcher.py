@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sandbox.call import Call
     from sandbox.config.settings import Settings
     from sandbox.engine.steps import Steps
-    from sandbox.executions.model import Execution, Status
+    from sandbox.executions.model import Execution, ExecutionQuery
     from sandbox.executions.queries import Page
     from sandbox.executions.store import ExecutionStore
     from sandbox.models import FunctionResponse, LogEntry
@@ -184,24 +184,14 @@ class Dispatcher:
         tail = log_tail(active.log.entries(), most=self._log_tail)
         return replace(active.execution, log_tail=tail)
 
-    def list(
-        self,
-        *,
-        function: str | None = None,
-        status: Status | None = None,
-        caller: str | None = None,
-        limit: int = 50,
-        before: str | None = None,
-    ) -> Page:
-        """Executions, newest first, without their responses; `before` is a page's `next`.
+    def list(self, wanted: ExecutionQuery) -> Page:
+        """The executions that are wanted, without their responses.
 
         Raises:
             InvalidRequestError: `before` is none that a page had.
             DatabaseUnavailableError: the database cannot be used.
         """
-        return self._store.list(
-            function=function, status=status, caller=caller, limit=limit, before=before
-        )
+        return self._store.list(wanted)
 
     def cancel(self, id: str) -> bool:  # noqa: A002 - the field's name
         """End an execution: kill it if it runs, here or elsewhere; never run it if it waits.

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from sandbox.errors import ForbiddenError, InvalidRequestError
-from sandbox.executions.model import Execution, Status
+from sandbox.executions.model import Execution, ExecutionQuery, Status
 from sandbox.executions.queries import MOST_LISTED
 from sandbox.server.http.event_streams import event_response, log_events
 
@@ -67,14 +67,15 @@ async def list_executions(request: Request, caller: Caller, service: Service) ->
     limit = query.get("limit", "50")
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MOST_LISTED):
         raise InvalidRequestError(f"limit is a number from 1 to {MOST_LISTED}")
-    whose = query.get("caller") if caller.may("read") else caller.id
     page = await service.working.run(
         service.dispatcher.list,
-        function=query.get("function"),
-        status=status,  # type: ignore[arg-type]
-        caller=whose,
-        limit=int(limit),
-        before=query.get("before"),
+        ExecutionQuery(
+            function=query.get("function"),
+            status=status,  # type: ignore[arg-type]
+            caller=query.get("caller") if caller.may("read") else caller.id,
+            limit=int(limit),
+            before=query.get("before"),
+        ),
     )
     listed = [to_document(execution) for execution in page.executions]
     return JSONResponse({"executions": listed, "next": page.next})

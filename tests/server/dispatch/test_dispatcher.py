@@ -23,7 +23,7 @@ from sandbox import (
 from sandbox.call import Call
 from sandbox.cancellation import Cancellation
 from sandbox.engine.steps import BLOCKING
-from sandbox.executions.model import Execution
+from sandbox.executions.model import Execution, ExecutionQuery
 from sandbox.executions.store import ExecutionStore, open_store
 from sandbox.models import AuthContext
 from sandbox.protocol.input import file_upload
@@ -189,7 +189,7 @@ def test_a_failure_of_the_platform_is_recorded_and_raised(
     functions.add("away", away)
     with pytest.raises(EngineUnavailableError):
         dispatcher.invoke(Call(function="away"))
-    (recorded,) = dispatcher.list().executions
+    (recorded,) = dispatcher.list(ExecutionQuery()).executions
     assert (recorded.status, recorded.code) == ("failed", "ENGINE_UNAVAILABLE")
 
 
@@ -202,7 +202,7 @@ def test_nothing_of_a_defect_is_on_record(dispatcher: Dispatcher, functions: Fun
         dispatcher.invoke(Call(function="broken"))
     submitted = dispatcher.submit(Call(function="broken"))
     outcome(dispatcher, submitted.id)
-    found = dispatcher.list().executions
+    found = dispatcher.list(ExecutionQuery()).executions
     assert {execution.code for execution in found} == {"INTERNAL"}
     assert "secret" not in repr(found)
 
@@ -211,7 +211,7 @@ def test_what_does_not_exist_is_refused_and_not_recorded(dispatcher: Dispatcher)
     for call in (dispatcher.invoke, dispatcher.submit):
         with pytest.raises(FunctionNotFoundError):
             call(Call(function="nothing"))
-    assert dispatcher.list().executions == ()
+    assert dispatcher.list(ExecutionQuery()).executions == ()
 
 
 def test_a_submitted_call_runs_with_all_that_it_had(
@@ -327,7 +327,7 @@ def test_an_id_serves_one_at_a_time(dispatcher: Dispatcher) -> None:
 def test_an_input_that_is_too_large_never_gets_into_the_queue(dispatcher: Dispatcher) -> None:
     with pytest.raises(InvalidRequestError, match="are allowed"):
         dispatcher.submit(Call(function="greet", input={"name": "x" * 9_000_000}))
-    assert dispatcher.list().executions == ()
+    assert dispatcher.list(ExecutionQuery()).executions == ()
 
 
 def test_drained_it_takes_nothing_and_the_next_server_goes_on(
@@ -344,7 +344,9 @@ def test_drained_it_takes_nothing_and_the_next_server_goes_on(
         with pytest.raises(OverloadedError):
             call(Call(function="greet"))
     other = start(run=False)
-    statuses = {execution.id: execution.status for execution in other.list().executions}
+    statuses = {
+        execution.id: execution.status for execution in other.list(ExecutionQuery()).executions
+    }
     assert [statuses[each] for each in running] == ["cancelled"] * 2 + ["retrying"] * 2
     assert statuses[waiting] == "queued"
     other.start()

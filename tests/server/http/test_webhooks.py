@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sandbox import FunctionError
 from sandbox.errors import OverloadedError
+from sandbox.executions.model import ExecutionQuery
 from sandbox.server.events.signatures import is_genuine
 from sandbox.server.http.webhooks import MOST_LARGE, SMALL, _Room
 from tests.server.plain import PlainSandbox, plain_server
@@ -280,7 +281,7 @@ def test_a_delivery_that_comes_twice_runs_once(server: Server, mode: str) -> Non
     assert first.json() == again.json()
     assert again.headers["idempotent-replayed"] == "true"
     assert other.json() != first.json()
-    assert len(dispatcher.list(function="f").executions) == 2
+    assert len(dispatcher.list(ExecutionQuery(function="f")).executions) == 2
     # Another body of the same delivery is none.
     assert deliver(client, {"a": 1}, x_delivery="1").status_code == 422
 

@@ -8,6 +8,7 @@ from typing import Final
 
 _NUMBER: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", re.ASCII)
 
+_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 MIB: Final = 1024 * 1024
@@ -38,6 +39,18 @@ def parse_duration(value: object) -> float:
     if not 0.001 <= seconds <= 7 * 86400:
         raise ValueError(f"{value!r} is out of range: give between 1ms and 7 days")
     return seconds
+
+
+def parse_interval(text: str) -> float:
+    """Seconds from a duration of several parts, such as `1h30m`, or of one: see `parse_duration`.
+
+    Raises:
+        ValueError: neither.
+    """
+    parts = _PART.findall(text)
+    if len(parts) < 2 or "".join(number + unit for number, unit in parts) != text:
+        return parse_duration(text)
+    return math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def parse_size(value: object) -> int:

@@ -6,11 +6,9 @@ of a field that may hold a secret.
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 import math
 import re
-import zoneinfo
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -31,37 +29,6 @@ _IPV6: Final = re.compile(r"\[[0-9a-f:.]{2,45}\]", re.ASCII)
 # Resolvers take a host whose last part is a number for an address: `127.1` is 127.0.0.1.
 _LIKE_IPV4: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
-_DURATION_PART: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:ms|h|m|s)", re.ASCII)
-_RFC3339: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
-_CRON_WORDS: Final = frozenset(
-    "@yearly @annually @monthly @weekly @daily @midnight @hourly".split()  # noqa: SIM905
-)
-_MONTHS: Final = (
-    "JAN",
-    "FEB",
-    "MAR",
-    "APR",
-    "MAY",
-    "JUN",
-    "JUL",
-    "AUG",
-    "SEP",
-    "OCT",
-    "NOV",
-    "DEC",
-)
-_DAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
-# Name, lowest, highest, and words for its values, of a cron expression's fields.
-_CRON_FIELDS: Final[tuple[tuple[str, int, int, tuple[str, ...]], ...]] = (
-    ("second", 0, 59, ()),
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of the month", 1, 31, ()),
-    ("month", 1, 12, ("", *_MONTHS)),
-    ("day of the week", 0, 7, _DAYS),
-)
 
 
 def check_name(name: str) -> str:
@@ -179,74 +146,6 @@ def _check_json_value(value: Any) -> Any:
     for item in items:
         _check_json_value(item)
     return value
-
-
-def check_expression(kind: str, expression: str) -> None:
-    """A schedule's expression: cron fields, a duration such as `1h30m`, or a time of RFC 3339."""
-    if kind == "cron":
-        _check_cron(expression)
-    elif kind == "interval":
-        parts = _DURATION_PART.findall(expression)
-        if len(parts) < 2 or "".join(parts) != expression:
-            parse_duration(expression)
-    elif not _is_rfc3339(expression):
-        raise ValueError(
-            f"{shown(expression)} is no time of RFC 3339, such as 2026-01-24T10:30:00Z"
-        )
-
-
-def _is_rfc3339(text: str) -> bool:
-    if not _RFC3339.fullmatch(text):
-        return False
-    try:
-        datetime.datetime.fromisoformat(text.upper())
-    except ValueError:
-        return False
-    return True
-
-
-def _check_cron(expression: str) -> None:
-    fields = expression.split()
-    if len(fields) == 1 and fields[0].lower() in _CRON_WORDS:
-        return
-    if not 5 <= len(fields) <= 6:
-        raise ValueError(
-            f"{shown(expression)} is no cron expression: give minute, hour, day of the month, "
-            "month and day of the week, as in '0 3 * * *' (a sixth field in front: seconds)"
-        )
-    for field, form in zip(fields, _CRON_FIELDS[-len(fields) :], strict=True):
-        for part in field.split(","):
-            _check_cron_part(part, *form)
-
-
-def _check_cron_part(part: str, name: str, low: int, high: int, words: tuple[str, ...]) -> None:
-    """One of `*`, `7`, `1-5`, `MON`, each with `/2` or without."""
-    span, slash, step = part.partition("/")
-    first, dash, last = span.partition("-")
-    bounds = [] if span in ("*", "?") else [first, last] if dash else [first]
-    values = [
-        words.index(bound.upper())
-        if bound and bound.upper() in words
-        else int(bound)
-        if re.fullmatch(r"[0-9]{1,2}", bound, re.ASCII)
-        else -1
-        for bound in bounds
-    ]
-    steps_well = not slash or (re.fullmatch(r"[0-9]{1,2}", step, re.ASCII) and int(step) > 0)
-    if not steps_well or any(not low <= value <= high for value in values):
-        raise ValueError(f"{shown(part)} is no {name} of a cron expression ({low} to {high})")
-
-
-def check_timezone(name: str) -> None:
-    """A name of the time zone database."""
-    if name == "UTC":  # known even where the host has no time zone database
-        return
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ValueError(
-            f"{shown(name)} is no time zone: write one such as Europe/Berlin, or UTC"
-        ) from None
 
 
 # Seconds, and bytes.

@@ -32,9 +32,8 @@ from sandbox.config.field_types import (
     Requirement,
     RoutePath,
     Size,
-    check_expression,
-    check_timezone,
 )
+from sandbox.config.schedule_expressions import check_expression, parse_timezone
 from sandbox.documents.problems import Problem, capped, has_errors
 from sandbox.documents.validation_problems import validated, wrong_type
 from sandbox.documents.yaml_reader import Node, parse
@@ -143,7 +142,7 @@ class Schedule(_Part):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         check_expression(self.type, self.expression)
-        check_timezone(self.timezone)
+        parse_timezone(self.timezone)
         return self
 
 

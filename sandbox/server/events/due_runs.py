@@ -1,6 +1,6 @@
 """`Runs`: starts what is due of a schedule, once, whatever ended or was late meanwhile.
 
-At each look the latest tick that is due is taken, and stands for all before it.
+Each look takes the latest run time that is due; it stands for all before it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandbox.call import Call
 from sandbox.errors import DatabaseUnavailableError, OverloadedError, SandboxError
-from sandbox.server.events.cron import last_tick, next_tick
+from sandbox.server.events.run_times import latest_run, next_run
 from sandbox.server.events.schedule_record import execution_id
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A tick that is late by less was not missed: this machine is busy. In seconds.
+# A run that is late by less was not missed: this machine is busy. In seconds.
 ON_TIME: Final = 30.0
 
 Submit = Callable[[Call], "Execution"]
@@ -37,8 +37,8 @@ Find = Callable[[str], "Execution | None"]
 class Planned:
     """A schedule, and how far it has come; changed by its own look alone, one at a time.
 
-    `added_later` is one that was not there when the server started. Ticks up to `floor` are of
-    no interest, whatever is on record; None before the first look. `next` is when it is due.
+    `added_later` is one that was not there when the server started. Run times up to `floor` are
+    of no interest, whatever is on record; None before the first look. `next` is when it is due.
     """
 
     function: str
@@ -90,29 +90,29 @@ class Runs:
             if known.taken > oldest:
                 self._send(planned, known.taken)
             self._record.note_sent(*planned.names, known.taken)
-        tick = last_tick(schedule, max(known.taken, planned.floor, oldest), now)
-        if tick is not None:
-            self._take(planned, tick, known.execution)
+        run_at = latest_run(schedule, max(known.taken, planned.floor, oldest), now)
+        if run_at is not None:
+            self._take(planned, run_at, known.execution)
         planned.floor = now
-        return next_tick(schedule, now)
+        return next_run(schedule, now)
 
-    def _take(self, planned: Planned, tick: float, before: str | None) -> None:
+    def _take(self, planned: Planned, run_at: float, before: str | None) -> None:
         names = planned.names
         if not planned.config.may_overlap and before is not None and self._is_under_way(before):
-            if self._record.take(*names, tick, execution=None):
+            if self._record.take(*names, run_at, execution=None):
                 log.warning("%s: the schedule %s still runs, and is left out", *names)
             return
-        if self._record.take(*names, tick, execution=execution_id(*names, tick)):
-            self._send(planned, tick)
-            self._record.note_sent(*names, tick)
+        if self._record.take(*names, run_at, execution=execution_id(*names, run_at)):
+            self._send(planned, run_at)
+            self._record.note_sent(*names, run_at)
 
     def _is_under_way(self, execution: str) -> bool:
         found = self._find(execution)
         return found is not None and not found.ended
 
-    def _send(self, planned: Planned, tick: float) -> None:
+    def _send(self, planned: Planned, run_at: float) -> None:
         function, name = planned.names
-        moment = datetime.fromtimestamp(tick, UTC).isoformat(timespec="milliseconds")
+        moment = datetime.fromtimestamp(run_at, UTC).isoformat(timespec="milliseconds")
         about = {"name": name, "scheduled_at": moment.replace("+00:00", "Z")}
         call = Call(
             function=function,
@@ -120,7 +120,7 @@ class Runs:
             timeout=planned.config.timeout,
             caller=f"schedule:{name}",
             trigger="schedule",
-            request_id=execution_id(function, name, tick),
+            request_id=execution_id(function, name, run_at),
         )
         try:
             self._submit(call)

@@ -1,8 +1,8 @@
 """Which runs of schedules were taken, in the server's database.
 
-A tick is taken by an update that one server alone can make. The execution that belongs to it has
-an id that follows from the tick, and there is one execution of an id: so a server that ends between
-the two leaves a tick that can be sent again, by whoever starts next, without running twice.
+A server takes a run time by an update that one server alone can make. The execution of that run has
+an id that follows from its time, and there is one execution of an id. So if a server ends between
+the two, the next one that starts can send the run again, and it does not run twice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _schedules = sa.Table(
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """What is known of a schedule: its last tick that was taken, in seconds since the epoch.
+    """What is known of a schedule: the last run time that was taken, in seconds since the epoch.
 
     `execution` is the last that was started; `sent` is whether it was put into the queue.
     """
@@ -64,22 +64,22 @@ class ScheduleRecord:
             connection.execute(sa.insert(_schedules).values(row))
         return self._find(key) or Taken(taken=new, execution=None, sent=True)
 
-    def take(self, function: str, name: str, tick: float, *, execution: str | None) -> bool:
-        """Take a tick, to send `execution` for it, or nothing; False if it is not to be had."""
-        values: dict[str, object] = {"taken": tick, "sent": execution is None}
+    def take(self, function: str, name: str, run_at: float, *, execution: str | None) -> bool:
+        """Take a run time, to send `execution` for it or nothing; False if it has been taken."""
+        values: dict[str, object] = {"taken": run_at, "sent": execution is None}
         if execution is not None:
             values["execution"] = execution
         return self._update(
             sa.update(_schedules)
-            .where(_schedules.c.id == _key(function, name), _schedules.c.taken < tick)
+            .where(_schedules.c.id == _key(function, name), _schedules.c.taken < run_at)
             .values(values)
         )
 
-    def note_sent(self, function: str, name: str, tick: float) -> None:
-        """The execution of the tick is in the queue, or never will be."""
+    def note_sent(self, function: str, name: str, run_at: float) -> None:
+        """The execution of the run is in the queue, or never will be."""
         self._update(
             sa.update(_schedules)
-            .where(_schedules.c.id == _key(function, name), _schedules.c.taken == tick)
+            .where(_schedules.c.id == _key(function, name), _schedules.c.taken == run_at)
             .values(sent=True)
         )
 
@@ -97,9 +97,9 @@ class ScheduleRecord:
             return connection.execute(statement).rowcount == 1
 
 
-def execution_id(function: str, name: str, tick: float) -> str:
-    """The id of the execution of a tick."""
-    return f"sch_{_digest(f'{_key(function, name)} {tick:.3f}')[:32]}"
+def execution_id(function: str, name: str, run_at: float) -> str:
+    """The id of the execution of a run."""
+    return f"sch_{_digest(f'{_key(function, name)} {run_at:.3f}')[:32]}"
 
 
 def _key(function: str, name: str) -> str:

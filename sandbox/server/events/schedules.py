@@ -1,21 +1,19 @@
-"""Schedules at work: APScheduler wakes us, `Runs` starts what is due."""
+"""Runs schedules: a timer wakes at each run time, `Runs` starts what is due."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
-
 from sandbox.errors import DatabaseUnavailableError, OverloadedError
-from sandbox.server.events.cron import SHORTEST, interval_seconds
 from sandbox.server.events.due_runs import Planned, Runs
 from sandbox.server.events.event_config import ScheduleConfig, read_config
+from sandbox.server.events.run_times import MIN_INTERVAL
 from sandbox.server.events.schedule_record import ScheduleRecord
+from sandbox.server.events.timer import Timer
+from sandbox.units import parse_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,17 +28,6 @@ log = logging.getLogger(__name__)
 
 # When what could not be put into the queue is tried again, in seconds.
 AGAIN: Final = 5.0
-
-
-class _Threads(ThreadPoolExecutor):  # type: ignore[misc] # APScheduler has no types
-    """Where looks run. The scheduler ends it under a lock that a look needs to ask for the next.
-
-    So it is not waited for there, but by `join`.
-    """
-
-    def join(self) -> None:
-        """Wait until every look has ended."""
-        self._pool.shutdown(wait=True)
 
 
 class Schedules:
@@ -64,24 +51,12 @@ class Schedules:
         self._record = ScheduleRecord(database)
         # None before `start` and after `close`.
         self._runs: Runs | None = None
-        self._threads = _Threads(4)
-        self._timer = BackgroundScheduler(
-            timezone=UTC,
-            executors={"default": self._threads},
-            job_defaults={
-                "misfire_grace_time": None,
-                "coalesce": True,
-                # A look asks for the next one before it has returned.
-                "max_instances": 100,
-            },
-        )
+        self._timer = Timer("schedules", threads=4)
 
     def start(self, submit: Submit, find: Find) -> None:
         """Begin. `submit` puts a call into the queue, `find` looks an execution up."""
         if not self._settings.enabled:
             return
-        # It tells of every job that comes and goes.
-        logging.getLogger("apscheduler").setLevel(logging.WARNING)
         with self._lock:
             self._runs = Runs(
                 self._settings, self._record, submit=submit, find=find, clock=self._clock
@@ -94,9 +69,7 @@ class Schedules:
         """Start nothing more."""
         with self._lock:
             self._runs = None
-        if self._timer.running:
-            self._timer.shutdown(wait=False)
-            self._threads.join()
+        self._timer.close()
 
     def register(self, function: str, schedules: tuple[Schedule, ...]) -> list[str]:
         """These are the function's schedules; those that stay as they were go on undisturbed.
@@ -112,7 +85,10 @@ class Schedules:
                 except ValueError as error:
                     remarks.append(f"the schedule {schedule.name!r} does not run: {error}")
                     continue
-                if schedule.type == "interval" and interval_seconds(schedule.expression) < SHORTEST:
+                if (
+                    schedule.type == "interval"
+                    and parse_interval(schedule.expression) < MIN_INTERVAL
+                ):
                     more.append("it runs every second, and not more often")
                 remarks += [f"the schedule {schedule.name!r}: {remark}" for remark in more]
                 key = (function, schedule.name)
@@ -148,14 +124,7 @@ class Schedules:
     def _look_at(self, planned: Planned, moment: float) -> None:
         """Look at the schedule at that moment. Under the lock."""
         planned.next = moment
-        self._timer.add_job(
-            self._look,
-            "date",
-            run_date=datetime.fromtimestamp(moment, UTC),
-            args=(planned,),
-            id="\n".join(planned.names),
-            replace_existing=True,
-        )
+        self._timer.call_at(moment, lambda: self._look(planned), key=planned.names)
 
     def _look(self, planned: Planned) -> None:
         """The edge of a thread of the timer's."""

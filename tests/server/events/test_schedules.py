@@ -1,4 +1,4 @@
-"""Schedules: each tick runs once, whoever ends, starts late, or shares the database."""
+"""Schedules: each run happens once, whoever ends, starts late, or shares the database."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Queue:
             self.executions[name] = replace(execution, status="succeeded")
 
     @property
-    def ticks(self) -> list[str]:
+    def run_times(self) -> list[str]:
         """The times of day that were run, `12:00:00`."""
         return [call.input["_schedule"]["scheduled_at"][11:19] for call in self.calls]
 
@@ -138,7 +138,7 @@ def start(database: sa.Engine, clock: Clock, queue: Queue) -> Callable[..., Serv
     return start_server
 
 
-def test_a_new_schedule_waits_for_its_first_tick(
+def test_a_new_schedule_waits_for_its_first_run_time(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     clock.now = NOON + 60
@@ -146,7 +146,7 @@ def test_a_new_schedule_waits_for_its_first_tick(
     assert queue.calls == []
 
 
-def test_a_tick_becomes_an_execution(
+def test_a_run_becomes_an_execution(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     server = start(schedule(input={"a": 1}, config={"timeout": "5s"}))
@@ -169,10 +169,10 @@ def test_two_looks_at_one_time_run_once(
     clock.now = NOON + HOUR
     server.look()
     server.look()
-    assert queue.ticks == ["13:00:00"]
+    assert queue.run_times == ["13:00:00"]
 
 
-def test_servers_that_share_a_database_run_a_tick_once(
+def test_servers_that_share_a_database_run_it_once(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     servers = [start(schedule("1m", "interval", config={"overlap": "allow"})) for _ in range(4)]
@@ -185,17 +185,17 @@ def test_servers_that_share_a_database_run_a_tick_once(
             thread.start()
         for thread in threads:
             thread.join()
-    assert queue.ticks == [f"12:0{minute}:00" for minute in range(1, 6)]
+    assert queue.run_times == [f"12:0{minute}:00" for minute in range(1, 6)]
 
 
-def test_ticks_that_were_late_are_one_run(
+def test_runs_that_were_late_are_one_run(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     server = start(schedule("1s", "interval"), missed="skip")
     server.look()
     clock.now = NOON + ON_TIME - 2.5
     server.look()
-    assert queue.ticks == ["12:00:27"]
+    assert queue.run_times == ["12:00:27"]
 
 
 def test_missed_runs_are_made_up_for_by_one(
@@ -205,7 +205,7 @@ def test_missed_runs_are_made_up_for_by_one(
     clock.now = NOON + 1805
     server = start(schedule("10m", "interval"))
     assert server.look() == NOON + 2400
-    assert queue.ticks == ["12:30:00"]
+    assert queue.run_times == ["12:30:00"]
     start(schedule("10m", "interval")).look()
     assert len(queue.calls) == 1
 
@@ -218,7 +218,7 @@ def test_missed_runs_are_left_out_if_the_operator_says_so(
     server = start(schedule("10m", "interval"), missed="skip")
     clock.now = server.look() or 0.0
     server.look()
-    assert queue.ticks == ["12:40:00"]
+    assert queue.run_times == ["12:40:00"]
 
 
 def test_what_was_missed_too_long_ago_is_left_out(
@@ -230,7 +230,7 @@ def test_what_was_missed_too_long_ago_is_left_out(
     assert queue.calls == []
     clock.now -= 2  # the control
     start(schedule("0 13 * * *"), missed_within="10m").look()
-    assert queue.ticks == ["13:00:00"]
+    assert queue.run_times == ["13:00:00"]
 
 
 def test_a_schedule_that_is_added_to_a_running_server_has_missed_nothing(
@@ -241,7 +241,7 @@ def test_a_schedule_that_is_added_to_a_running_server_has_missed_nothing(
     start(schedule(), added_later=True).look()
     assert queue.calls == []
     start(schedule()).look()  # the control
-    assert queue.ticks == ["13:00:00"]
+    assert queue.run_times == ["13:00:00"]
 
 
 @pytest.mark.parametrize("added_later", [False, True])
@@ -252,7 +252,7 @@ def test_a_single_time_that_is_past_runs_once_within_the_policy(
     for _ in range(3):
         assert start(its, added_later=added_later).look() is None
         clock.now += 1
-    assert queue.ticks == ["11:50:00"]
+    assert queue.run_times == ["11:50:00"]
 
 
 @pytest.mark.parametrize("settings", [{"missed": "skip"}, {"missed_within": "5m"}])
@@ -272,7 +272,7 @@ def test_a_single_time_runs_when_it_comes_and_never_again(
     assert clock.now == NOON + 5
     assert server.look() is None
     assert start(its).look() is None
-    assert queue.ticks == ["12:00:05"]
+    assert queue.run_times == ["12:00:05"]
 
 
 def test_a_run_is_left_out_while_another_is_under_way(
@@ -285,7 +285,7 @@ def test_a_run_is_left_out_while_another_is_under_way(
             queue.end_all()
         for server in servers:
             server.look()
-    assert queue.ticks == ["12:01:00", "12:03:00"]
+    assert queue.run_times == ["12:01:00", "12:03:00"]
 
 
 @pytest.mark.parametrize("config", [{"overlap": "allow"}, {"skip_if_running": False}])
@@ -296,10 +296,10 @@ def test_a_run_may_overlap_if_its_config_says_so(
     for minute in range(3):
         clock.now = NOON + 60 * minute
         server.look()
-    assert queue.ticks == ["12:01:00", "12:02:00"]
+    assert queue.run_times == ["12:01:00", "12:02:00"]
 
 
-def test_a_tick_that_finds_the_queue_full_is_sent_later_and_once(
+def test_a_run_that_finds_the_queue_full_is_sent_later_and_once(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     server = start(schedule("1m", "interval"))
@@ -313,10 +313,10 @@ def test_a_tick_that_finds_the_queue_full_is_sent_later_and_once(
     clock.now += 5
     server.look()
     server.look()
-    assert queue.ticks == ["12:01:00"]
+    assert queue.run_times == ["12:01:00"]
 
 
-def test_a_tick_that_was_taken_by_a_server_that_ended_is_sent_by_the_next(
+def test_a_run_that_was_taken_by_a_server_that_ended_is_sent_by_the_next(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     dead = start(schedule())
@@ -329,10 +329,10 @@ def test_a_tick_that_was_taken_by_a_server_that_ended_is_sent_by_the_next(
     clock.now += 3
     for _ in range(2):
         start(schedule()).look()
-    assert queue.ticks == ["13:00:00"]
+    assert queue.run_times == ["13:00:00"]
 
 
-def test_a_tick_that_was_sent_just_before_the_end_is_not_sent_again(
+def test_a_run_that_was_sent_just_before_the_end_is_not_sent_again(
     start: Callable[..., Server], clock: Clock, queue: Queue, database: sa.Engine
 ) -> None:
     server = start(schedule())
@@ -342,7 +342,7 @@ def test_a_tick_that_was_sent_just_before_the_end_is_not_sent_again(
     with database.begin() as connection:  # as if it had ended before it noted that
         connection.execute(sa.text("UPDATE schedules SET sent = :no"), {"no": False})
     start(schedule()).look()
-    assert queue.ticks == ["13:00:00"]
+    assert queue.run_times == ["13:00:00"]
 
 
 def test_a_function_that_is_gone_does_not_stop_its_schedule(
@@ -356,7 +356,7 @@ def test_a_function_that_is_gone_does_not_stop_its_schedule(
     queue.error = None
     clock.now = NOON + 2 * HOUR
     server.look()
-    assert queue.ticks == ["14:00:00"]
+    assert queue.run_times == ["14:00:00"]
 
 
 # With the real timer and the real clock.
@@ -380,7 +380,7 @@ def test_the_timer_runs_what_is_due(schedules: Schedules, queue: Queue) -> None:
     schedules.start(queue.submit, queue.executions.get)
     wait_until(lambda: len(queue.calls) >= 3)
     assert {call.caller for call in queue.calls} == {"schedule:often"}
-    assert len(set(queue.ticks)) == len(queue.ticks)
+    assert len(set(queue.run_times)) == len(queue.run_times)
 
 
 def test_what_fails_is_tried_again(

@@ -101,7 +101,8 @@ class FakeContainer:
         """End it, as by SIGKILL: without a last report."""
         if self._exit_code is None:
             self._exit_code = _KILLED
-            os.eventfd_write(self._event, 1)
+            if not self._closed:
+                os.eventfd_write(self._event, 1)
 
     def wait(self, timeout: float) -> Exit:
         """How it ended. Raises TimeoutError while it has not."""

@@ -22,7 +22,7 @@ from sandbox.config.server_settings import LOOPBACK
 from sandbox.errors import ForbiddenError, OverloadedError, UnauthenticatedError
 from sandbox.server.auth.callers import ALL_SCOPES, Caller
 from sandbox.server.auth.credentials import CredentialRefusedError, credential_of
-from sandbox.server.auth.jwt import JwtVerifier
+from sandbox.server.auth.jwt_verifier import JwtVerifier
 from sandbox.server.auth.key_verifier import KeyVerifier
 from sandbox.server.auth.keys import KeyStore
 
@@ -64,7 +64,7 @@ class Authenticator:
         try:
             credential = credential_of(headers)
             for verifier in self._verifiers:
-                if verifier.claims(credential):
+                if verifier.recognizes(credential):
                     return await verifier.verify(credential)
             raise CredentialRefusedError("it is no API key and no token of a kind that is accepted")
         except CredentialRefusedError as refused:

@@ -1,9 +1,9 @@
-"""The keys that sign callers' tokens: a JSON Web Key Set from a file or an https URL.
+"""The issuer's keys, which sign callers' tokens: a JSON Web Key Set from a file or an https URL.
 
-Only public keys are kept, each with the algorithms that fit its type: a token cannot choose
-another, so a public key never serves as the secret of an HMAC. Keys are read when they are first
-needed, anew when they are old, and, at most every so often, when a token names one that is not
-known. While they cannot be read, the old ones serve for a time.
+PyJWT reads each key. Its `PyJWKSet` and `PyJWKClient` are not used: one odd entry makes a set
+fail, sets keep private and symmetric keys, and a set without keys is an error, so that keys which
+the issuer withdrew would go on serving. The client blocks, and reads an answer of any size for
+any time.
 """
 
 from __future__ import annotations
@@ -17,214 +17,206 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt import PyJWK, PyJWTError
 
 from sandbox.server.auth.credentials import CredentialRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 log = logging.getLogger(__name__)
 
-# Bytes and keys of a set; seconds to fetch it.
-MOST_BYTES: Final = 256 * 1024
-MOST_KEYS: Final = 100
-FETCH_SECONDS: Final = 5.0
-# Bits. Below it, RSA is within reach.
-SMALLEST_RSA: Final = 2048
+MAX_BYTES: Final = 256 * 1024
+MAX_KEYS: Final = 100
+# Seconds for one fetch as a whole.
+FETCH_TIMEOUT: Final = 5.0
+# Shorter RSA keys can be broken.
+MIN_RSA_BITS: Final = 2048
 
-_RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256"})
-# By type and curve: the algorithms, and the fields of the public key. All others are the private
-# key's, which has no business here.
-_KINDS: Final[Mapping[tuple[str, str | None], tuple[frozenset[str], tuple[str, ...]]]] = {
-    ("RSA", None): (_RSA, ("kty", "n", "e")),
+# By key type and curve: the algorithms, and the fields of the public key. Only these fields are
+# read, so the private part of a key never gets into memory as a key.
+_KEY_TYPES: Final[Mapping[tuple[str, str | None], tuple[frozenset[str], tuple[str, ...]]]] = {
+    ("RSA", None): (frozenset({"RS256", "RS384", "RS512", "PS256"}), ("kty", "n", "e")),
     ("EC", "P-256"): (frozenset({"ES256"}), ("kty", "crv", "x", "y")),
     ("EC", "P-384"): (frozenset({"ES384"}), ("kty", "crv", "x", "y")),
     ("OKP", "Ed25519"): (frozenset({"EdDSA"}), ("kty", "crv", "x")),
 }
-_READERS: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
-    "RSA": RSAAlgorithm.from_jwk,
-    "EC": ECAlgorithm.from_jwk,
-    "OKP": OKPAlgorithm.from_jwk,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SigningKey:
-    """A public key, and the algorithms that it may be used with."""
+class RefreshPolicy:
+    """When keys are read again. All times are in seconds.
 
-    id: str | None
-    algorithms: frozenset[str]
-    key: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ages:
-    """How long keys are good for, in seconds.
-
-    After `fresh` they are read anew, which with `behind` no request waits for; until `stale` they
-    serve if that fails; and they are never read more often than every `pause`.
+    Keys older than `max_age` are read again, which with `in_background` no request waits for. If
+    that fails, they serve until they are older than `max_stale`. Two reads are at least
+    `min_interval` apart.
     """
 
-    fresh: float
-    pause: float
-    stale: float = 3600.0
-    behind: bool = False
+    max_age: float
+    min_interval: float
+    max_stale: float = 3600.0
+    in_background: bool = False
 
 
-OF_FILES: Final = Ages(fresh=2.0, pause=2.0)
-OF_URLS: Final = Ages(fresh=600.0, pause=10.0, behind=True)
+FILE_POLICY: Final = RefreshPolicy(max_age=2.0, min_interval=2.0)
+URL_POLICY: Final = RefreshPolicy(max_age=600.0, min_interval=10.0, in_background=True)
 
 
-class KeySetError(Exception):
+class JwkSetError(Exception):
     """The keys cannot be read; the text says why."""
 
 
-class KeySet:
-    """The keys at `place`, a file or an `https` URL. For one event loop.
+class JwkSet:
+    """The keys at `location`, a file or an `https` URL. For one event loop.
 
-    `clock` is like `time.monotonic`; `read` gives the document, and can be handed in.
+    They are read when the first token comes, again when they are old, and again, within the
+    policy, when a token names a key that is not among them. `clock` is like `time.monotonic`;
+    `read` returns the document.
     """
 
     def __init__(
         self,
-        place: str,
+        location: str,
         *,
-        ages: Ages | None = None,
+        policy: RefreshPolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
         read: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
-        self._place = place
-        is_url = place.startswith("https://")
-        self._ages = ages or (OF_URLS if is_url else OF_FILES)
+        self._location = location
+        is_url = location.startswith("https://")
+        self._policy = policy or (URL_POLICY if is_url else FILE_POLICY)
         self._clock = clock
         self._read = read or (self._fetch if is_url else self._read_file)
-        self._keys: tuple[SigningKey, ...] | None = None
+        self._keys: tuple[PyJWK, ...] | None = None
         self._read_at = self._tried_at = float("-inf")
         self._lock = asyncio.Lock()
-        # Kept, since the loop itself holds tasks only weakly.
+        # Kept here because the loop itself holds tasks only weakly.
         self._refreshing: asyncio.Task[None] | None = None
         self._tls: ssl.SSLContext | None = None
 
-    async def find(self, key_id: str | None, algorithm: str) -> tuple[SigningKey, ...]:
-        """The keys of that id which fit the algorithm; without an id, all that fit.
+    async def find(self, key_id: str | None, algorithm: str) -> tuple[PyJWK, ...]:
+        """The keys with that id for that algorithm; without an id, all keys for the algorithm.
 
         Raises:
-            RefusedError: the keys cannot be read.
+            CredentialRefusedError: the keys cannot be read.
         """
         age = self._clock() - self._read_at
-        if age >= self._ages.fresh:
-            if not self._ages.behind or age >= self._ages.stale:
+        if age >= self._policy.max_age:
+            if not self._policy.in_background or age >= self._policy.max_stale:
                 await self._refresh()
             elif self._refreshing is None or self._refreshing.done():
                 self._refreshing = asyncio.create_task(self._refresh())
-        found = _fitting(self._keys or (), key_id, algorithm)
+        found = self._matching(key_id, algorithm)
         if not found:
             await self._refresh()
-            found = _fitting(self._keys or (), key_id, algorithm)
+            found = self._matching(key_id, algorithm)
         if self._keys is None:
             raise CredentialRefusedError("the keys of tokens cannot be read")
         return found
 
+    def _matching(self, key_id: str | None, algorithm: str) -> tuple[PyJWK, ...]:
+        return tuple(
+            key
+            for key in self._keys or ()
+            if key.algorithm_name == algorithm and key_id in (None, key.key_id)
+        )
+
     async def _refresh(self) -> None:
-        """Read the keys, unless that was tried a moment ago."""
+        """Read the keys, unless the last attempt was less than `min_interval` ago."""
         async with self._lock:
             now = self._clock()
-            if now - self._tried_at < self._ages.pause:
+            if now - self._tried_at < self._policy.min_interval:
                 return
             self._tried_at = now
             try:
                 self._keys = parse_keys(await self._read())
                 self._read_at = now
-            except KeySetError as error:
-                log.error("the keys at %s cannot be read: %s", self._place, error)
-                if now - self._read_at >= self._ages.stale:
+            except JwkSetError as error:
+                log.error("the keys at %s cannot be read: %s", self._location, error)
+                if now - self._read_at >= self._policy.max_stale:
                     self._keys = None
 
     async def _read_file(self) -> bytes:
         try:
-            with Path(self._place).open("rb") as file:
-                return file.read(MOST_BYTES + 1)
+            with Path(self._location).open("rb") as file:
+                return file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise KeySetError(error.strerror or "it cannot be opened") from None
+            raise JwkSetError(error.strerror or "the file cannot be opened") from None
 
     async def _fetch(self) -> bytes:
         """The document at the URL. Redirects are not followed: they could lead anywhere."""
         import httpx  # noqa: PLC0415 - takes a tenth of the server's start, and few need it
 
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
+            async with asyncio.timeout(FETCH_TIMEOUT):
                 if self._tls is None:  # reads the CA certificates, which takes a while
                     self._tls = await asyncio.to_thread(ssl.create_default_context)
                 headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
                 async with (
-                    httpx.AsyncClient(verify=self._tls, timeout=FETCH_SECONDS) as client,
-                    client.stream("GET", self._place, headers=headers) as response,
+                    httpx.AsyncClient(verify=self._tls, timeout=FETCH_TIMEOUT) as client,
+                    client.stream("GET", self._location, headers=headers) as response,
                 ):
                     if response.status_code != httpx.codes.OK:
-                        raise KeySetError(f"the server answered {response.status_code}")
+                        raise JwkSetError(f"the server answered {response.status_code}")
                     document = b""
                     async for chunk in response.aiter_raw():
                         document += chunk
-                        if len(document) > MOST_BYTES:
+                        if len(document) > MAX_BYTES:
                             break
                     return document
         except TimeoutError:
-            raise KeySetError(f"it took longer than {FETCH_SECONDS:g} seconds") from None
+            raise JwkSetError(f"the fetch took longer than {FETCH_TIMEOUT:g} seconds") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise KeySetError(str(error) or type(error).__name__) from None
+            raise JwkSetError(str(error) or type(error).__name__) from None
 
 
-def parse_keys(document: bytes) -> tuple[SigningKey, ...]:
-    """The keys of a JWKS document that can check signatures; others are passed over.
+def parse_keys(document: bytes) -> tuple[PyJWK, ...]:
+    """The public keys in a JWKS document, once for each algorithm that fits their type.
+
+    Keys that cannot check signatures are skipped. PyJWT checks a signature with the algorithm of
+    the key, so a token cannot make a public key the secret of an HMAC.
 
     Raises:
-        KeySetError: it is no such document, or too large.
+        JwkSetError: the document is no JSON Web Key Set, or too large.
     """
-    if len(document) > MOST_BYTES:
-        raise KeySetError(f"it is larger than {MOST_BYTES} bytes")
+    if len(document) > MAX_BYTES:
+        raise JwkSetError(f"the document is larger than {MAX_BYTES} bytes")
     try:
         entries = json.loads(document)["keys"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise KeySetError("it is no JSON Web Key Set") from None
-    if not isinstance(entries, list) or len(entries) > MOST_KEYS:
-        raise KeySetError(f"it has no list of at most {MOST_KEYS} keys")
-    keys = (_signing_key(entry) for entry in entries if isinstance(entry, dict))
-    return tuple(key for key in keys if key is not None)
+        raise JwkSetError("the document is no JSON Web Key Set") from None
+    if not isinstance(entries, list) or len(entries) > MAX_KEYS:
+        raise JwkSetError(f"the document has no list of at most {MAX_KEYS} keys")
+    return tuple(key for entry in entries if isinstance(entry, dict) for key in _keys(entry))
 
 
-def _signing_key(entry: Mapping[str, Any]) -> SigningKey | None:
+def _keys(entry: Mapping[str, Any]) -> list[PyJWK]:
+    """The key of one entry, for each of its algorithms; none if the key cannot be used."""
     kty, curve, key_id = entry.get("kty"), entry.get("crv"), entry.get("kid")
     if not isinstance(kty, str) or not isinstance(curve, str | None):
-        return None
-    if (kty, curve) not in _KINDS or not isinstance(key_id, str | None):
-        return None
+        return []
+    if (kty, curve) not in _KEY_TYPES or not isinstance(key_id, str | None):
+        return []
     if not _checks_signatures(entry):
-        return None
-    algorithms, fields = _KINDS[kty, curve]
+        return []
+    algorithms, fields = _KEY_TYPES[kty, curve]
     if "alg" in entry:
         algorithms &= {str(entry["alg"])}
     try:
-        key = _READERS[kty]({name: entry[name] for name in fields})
-    except (jwt.PyJWTError, ValueError, KeyError, TypeError):
-        return None
-    if not algorithms or (isinstance(key, RSAPublicKey) and key.key_size < SMALLEST_RSA):
-        return None
-    return SigningKey(id=key_id, algorithms=algorithms, key=key)
+        public = {name: entry[name] for name in fields} | {"kid": key_id}
+        keys = [PyJWK(public, algorithm) for algorithm in algorithms]
+    except (PyJWTError, ValueError, KeyError, TypeError):
+        return []
+    return [key for key in keys if not _is_short(key)]
+
+
+def _is_short(key: PyJWK) -> bool:
+    return isinstance(key.key, RSAPublicKey) and key.key.key_size < MIN_RSA_BITS
 
 
 def _checks_signatures(entry: Mapping[str, Any]) -> bool:
     operations = entry.get("key_ops", ["verify"])
     return (
         entry.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
-    )
-
-
-def _fitting(
-    keys: Collection[SigningKey], key_id: str | None, algorithm: str
-) -> tuple[SigningKey, ...]:
-    return tuple(
-        key for key in keys if algorithm in key.algorithms and (key_id is None or key.id == key_id)
     )

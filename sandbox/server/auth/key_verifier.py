@@ -56,7 +56,7 @@ class KeyVerifier:
         self._noted_at = clock()
         self._lock = threading.Lock()
 
-    def claims(self, credential: str) -> bool:
+    def recognizes(self, credential: str) -> bool:
         """Whether it begins as API keys do."""
         return credential.startswith(PREFIX)
 

@@ -20,7 +20,7 @@ from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
 from sandbox.server.auth import jwks
 from sandbox.server.auth.credentials import CredentialRefusedError
-from sandbox.server.auth.jwks import MOST_BYTES, Ages, KeySet, KeySetError, parse_keys
+from sandbox.server.auth.jwks import MAX_BYTES, JwkSet, JwkSetError, RefreshPolicy, parse_keys
 from tests.clock import Clock
 from tests.protocol.test_json_values import json_values
 
@@ -55,7 +55,7 @@ class Source:
         return self.answer
 
 
-AGES = Ages(fresh=100, pause=10, stale=1000)
+POLICY = RefreshPolicy(max_age=100, min_interval=10, max_stale=1000)
 
 
 @pytest.fixture
@@ -69,21 +69,21 @@ def source() -> Source:
 
 
 @pytest.fixture
-def keys(source: Source, clock: Clock) -> KeySet:
-    return KeySet("handed in", ages=AGES, clock=clock, read=source)
+def keys(source: Source, clock: Clock) -> JwkSet:
+    return JwkSet("handed in", policy=POLICY, clock=clock, read=source)
 
 
-def found(keys: KeySet, name: str = "one") -> bool:
+def found(keys: JwkSet, name: str = "one") -> bool:
     return bool(asyncio.run(keys.find(name, "EdDSA")))
 
 
 def test_keys_are_read_once_and_then_only_when_they_are_old(
-    keys: KeySet, source: Source, clock: Clock
+    keys: JwkSet, source: Source, clock: Clock
 ) -> None:
     assert source.asked == 0
     assert all(found(keys) for _ in range(5))
     assert source.asked == 1
-    clock.now += AGES.fresh
+    clock.now += POLICY.max_age
     source.answer = document("two")
     assert not found(keys)  # one that the issuer took back
     assert found(keys, "two")
@@ -91,23 +91,32 @@ def test_keys_are_read_once_and_then_only_when_they_are_old(
 
 
 def test_an_unknown_id_makes_them_be_read_anew_but_seldom(
-    keys: KeySet, source: Source, clock: Clock
+    keys: JwkSet, source: Source, clock: Clock
 ) -> None:
     assert found(keys)
     source.answer = document("one", "two")
-    clock.now += AGES.pause
+    clock.now += POLICY.min_interval
     assert found(keys, "two")
     assert source.asked == 2
     assert not any(found(keys, f"guess-{number}") for number in range(100))
     assert source.asked == 2
-    clock.now += AGES.pause
+    clock.now += POLICY.min_interval
     assert not any(found(keys, f"guess-{number}") for number in range(100))
     assert source.asked == 3
 
 
+def test_a_set_without_keys_withdraws_those_before(
+    keys: JwkSet, source: Source, clock: Clock
+) -> None:
+    assert found(keys)
+    source.answer = document()
+    clock.now += POLICY.max_age
+    assert not found(keys)
+
+
 def test_many_requests_at_once_read_them_once(source: Source, clock: Clock) -> None:
     async def many() -> list[object]:
-        keys = KeySet("handed in", ages=AGES, clock=clock, read=source)
+        keys = JwkSet("handed in", policy=POLICY, clock=clock, read=source)
         return await asyncio.gather(*(keys.find("one", "EdDSA") for _ in range(50)))
 
     assert all(asyncio.run(many()))
@@ -115,31 +124,31 @@ def test_many_requests_at_once_read_them_once(source: Source, clock: Clock) -> N
 
 
 def test_old_keys_serve_while_new_ones_cannot_be_read_but_not_for_ever(
-    keys: KeySet, source: Source, clock: Clock
+    keys: JwkSet, source: Source, clock: Clock
 ) -> None:
     assert found(keys)
-    source.answer = KeySetError("away")
-    clock.now += AGES.fresh
+    source.answer = JwkSetError("away")
+    clock.now += POLICY.max_age
     assert found(keys)
-    clock.now += AGES.stale
+    clock.now += POLICY.max_stale
     with pytest.raises(CredentialRefusedError):
         found(keys)
     source.answer = document("one")
-    clock.now += AGES.pause
+    clock.now += POLICY.min_interval
     assert found(keys)
 
 
-def test_behind_nobody_waits_for_new_keys_while_there_are_old_ones(
+def test_in_the_background_nobody_waits_for_new_keys_while_there_are_old_ones(
     source: Source, clock: Clock
 ) -> None:
-    ages = Ages(fresh=100, pause=10, stale=1000, behind=True)
+    policy = RefreshPolicy(max_age=100, min_interval=10, max_stale=1000, in_background=True)
 
     async def scenario() -> None:
-        keys = KeySet("handed in", ages=ages, clock=clock, read=source)
+        keys = JwkSet("handed in", policy=policy, clock=clock, read=source)
         assert await keys.find("one", "EdDSA")
         source.let_go = asyncio.Event()
         source.answer = document("one", "two")
-        clock.now += ages.fresh
+        clock.now += policy.max_age
         # The source does not answer yet, and these come back all the same.
         async with asyncio.timeout(20):
             for _ in range(20):
@@ -156,7 +165,7 @@ def test_behind_nobody_waits_for_new_keys_while_there_are_old_ones(
 def test_a_file_that_changes_is_read_anew(tmp_path: Path, clock: Clock) -> None:
     file = tmp_path / "keys.json"
     file.write_bytes(document("one"))
-    keys = KeySet(str(file), clock=clock)
+    keys = JwkSet(str(file), clock=clock)
     assert found(keys)
     file.write_bytes(document("two"))
     clock.now += 5
@@ -167,18 +176,18 @@ def test_a_file_that_changes_is_read_anew(tmp_path: Path, clock: Clock) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b'{"keys": 7}', b"[" * 5000, b'{"keys": [' + b"{}," * 200 + b"{}]}",
-     b" " * (MOST_BYTES + 1), b"\xff\xfe"],
+     b" " * (MAX_BYTES + 1), b"\xff\xfe"],
     ids=lambda content: repr(content[:9]),
 )  # fmt: skip
 def test_a_document_that_is_none_is_an_error(content: bytes) -> None:
-    with pytest.raises(KeySetError):
+    with pytest.raises(JwkSetError):
         parse_keys(content)
 
 
 @given(st.lists(json_values, max_size=5))
 def test_entries_of_any_form_are_passed_over(entries: list) -> None:
     content = json.dumps({"keys": [*entries, key("good")]}).encode()
-    assert [item.id for item in parse_keys(content)] == ["good"]
+    assert [item.key_id for item in parse_keys(content)] == ["good"]
 
 
 @given(st.dictionaries(st.sampled_from(["kty", "crv", "x", "y", "n", "e", "kid", "use", "alg"]),
@@ -191,8 +200,9 @@ def test_of_a_private_key_only_the_public_one_is_kept() -> None:
     private = RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048), as_dict=True)
     assert "d" in private
     del private["key_ops"]  # which says that it signs, so that it would be passed over
-    (kept,) = parse_keys(json.dumps({"keys": [private]}).encode())
-    assert isinstance(kept.key, rsa.RSAPublicKey)
+    kept = parse_keys(json.dumps({"keys": [private]}).encode())
+    assert {item.algorithm_name for item in kept} == {"RS256", "RS384", "RS512", "PS256"}
+    assert all(isinstance(item.key, rsa.RSAPublicKey) for item in kept)
 
 
 class Issuer(BaseHTTPRequestHandler):
@@ -245,7 +255,7 @@ def issuer(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_keys_are_fetched_from_a_url(issuer: str) -> None:
     Issuer.answer = sends(document("one"))
-    assert found(KeySet(issuer))
+    assert found(JwkSet(issuer))
 
 
 @pytest.mark.parametrize(
@@ -254,14 +264,14 @@ def test_keys_are_fetched_from_a_url(issuer: str) -> None:
         sends(document("one"), status=500),
         sends(b"", status=302, Location="https://127.0.0.1:1/keys"),
         sends(b"no keys"),
-        sends(b" " * MOST_BYTES + document("one")),
+        sends(b" " * MAX_BYTES + document("one")),
     ],
     ids=["an error", "a redirect", "no keys", "too large"],
 )
 def test_an_answer_that_is_none_lets_nobody_in(answer: Callable, issuer: str) -> None:
     Issuer.answer = answer
     with pytest.raises(CredentialRefusedError):
-        found(KeySet(issuer))
+        found(JwkSet(issuer))
 
 
 def test_an_answer_without_end_takes_bounded_time_and_memory(
@@ -277,12 +287,12 @@ def test_an_answer_without_end_takes_bounded_time_and_memory(
             sent.append(65536)
 
     Issuer.answer = endless
-    monkeypatch.setattr(jwks, "FETCH_SECONDS", 60.0)
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 60.0)
     with pytest.raises(CredentialRefusedError):
-        found(KeySet(issuer))
+        found(JwkSet(issuer))
     assert sum(sent) < 64 << 20  # what fits into the buffers of two sockets, and not more
 
-    monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.5)
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT", 0.5)
     stop = threading.Event()
 
     def dripping(handler: BaseHTTPRequestHandler) -> None:
@@ -294,7 +304,7 @@ def test_an_answer_without_end_takes_bounded_time_and_memory(
     Issuer.answer = dripping
     began = time.monotonic()
     with pytest.raises(CredentialRefusedError):
-        found(KeySet(issuer))
+        found(JwkSet(issuer))
     stop.set()
     assert time.monotonic() - began < 60
 
@@ -306,7 +316,7 @@ def test_a_server_that_cannot_prove_its_name_is_not_believed(
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other.pem"))
     with pytest.raises(CredentialRefusedError):
-        found(KeySet(issuer))
+        found(JwkSet(issuer))
 
 
 def test_the_event_loop_goes_on_while_keys_are_fetched(issuer: str) -> None:
@@ -320,7 +330,7 @@ def test_the_event_loop_goes_on_while_keys_are_fetched(issuer: str) -> None:
     Issuer.answer = slow
 
     async def scenario() -> bool:
-        finding = asyncio.create_task(KeySet(issuer).find("one", "EdDSA"))
+        finding = asyncio.create_task(JwkSet(issuer).find("one", "EdDSA"))
         # The loop that waits for the answer is the one that gives the order for it.
         while not asked.is_set():
             await asyncio.sleep(0.01)

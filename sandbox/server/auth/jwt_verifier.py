@@ -1,4 +1,4 @@
-"""JSON Web Tokens of callers: checked against the issuer's keys, their claims to `context.auth`."""
+"""Checks callers' JSON Web Tokens with the issuer's keys; claims become `context.auth`."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from typing import TYPE_CHECKING, Any, Final
 import jwt
 
 from sandbox.server.auth.callers import Caller
-from sandbox.server.auth.credentials import LONGEST, CredentialRefusedError
-from sandbox.server.auth.jwks import KeySet
+from sandbox.server.auth.credentials import MAX_CREDENTIAL_LENGTH, CredentialRefusedError
+from sandbox.server.auth.jwks import JwkSet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sandbox.config.server_settings import CallerLimits, JwtSettings
 
-# Recorded with each execution, and read by people.
-LONGEST_SUBJECT: Final = 255
+# A subject is recorded with each execution, and people read it.
+MAX_SUBJECT_LENGTH: Final = 255
 
 _REQUIRED: Final = ["exp", "iss", "aud", "sub"]
-# What a token says of itself, and not of its caller.
-_OF_THE_TOKEN: Final = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti"})
-_NAMED: Final = frozenset({"sub", "email", "role", "email_verified"})
+# Claims about the token itself, not about its caller.
+_TOKEN_CLAIMS: Final = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti"})
+# Claims with a field of their own in `context.auth`.
+_AUTH_CLAIMS: Final = frozenset({"sub", "email", "role", "email_verified"})
 
 
 class JwtVerifier:
-    """Whose a JSON Web Token is. `limits` are those of each subject."""
+    """Finds the caller of a JSON Web Token. `limits` hold for each subject."""
 
     def __init__(
-        self, settings: JwtSettings, limits: CallerLimits, *, keys: KeySet | None = None
+        self, settings: JwtSettings, limits: CallerLimits, *, keys: JwkSet | None = None
     ) -> None:
         self._settings = settings
         self._limits = limits
-        self._keys = keys or KeySet(settings.jwks)
+        self._keys = keys or JwkSet(settings.jwks)
 
-    def claims(self, credential: str) -> bool:
+    def recognizes(self, credential: str) -> bool:
         """Whether it has the form of a signed token: three parts."""
         return credential.count(".") == 2
 
@@ -42,21 +43,21 @@ class JwtVerifier:
         """The caller that the token was issued for.
 
         Raises:
-            RefusedError: it is not signed by a key of the issuer's with an algorithm that is
-                accepted, is for another audience, has expired, or lacks a claim.
+            CredentialRefusedError: no key of the issuer signed it with an accepted algorithm, it
+                is for another audience, it has expired, or a claim is missing.
         """
         key_id, algorithm = self._header(credential)
         keys = await self._keys.find(key_id, algorithm)
         if not keys:
             raise CredentialRefusedError(
-                f"no key of the issuer's has the token's id and fits {algorithm}"
+                f"the issuer has no key for {algorithm} with the id that the token names"
             )
         if key_id is None and len(keys) > 1:
             raise CredentialRefusedError("the token does not say which of several keys signed it")
-        claims = self._claims(credential, keys[0].key, algorithm)
+        claims = self._claims(credential, keys[0], algorithm)
         subject = claims["sub"]
-        if not (0 < len(subject) <= LONGEST_SUBJECT and subject.isprintable()):
-            raise CredentialRefusedError("the subject is empty, too long, or not to be printed")
+        if not (0 < len(subject) <= MAX_SUBJECT_LENGTH and subject.isprintable()):
+            raise CredentialRefusedError("the subject is empty, too long, or not printable")
         return Caller(
             id=f"jwt:{subject}",
             scopes=frozenset(self._settings.scopes),
@@ -69,24 +70,24 @@ class JwtVerifier:
         """Nothing is held."""
 
     def _header(self, token: str) -> tuple[str | None, str]:
-        """The key's id and the algorithm that the token names, which nobody has signed yet."""
-        if len(token) > LONGEST:
+        """The key's id and the algorithm that the token names; nothing proves them yet."""
+        if len(token) > MAX_CREDENTIAL_LENGTH:
             raise CredentialRefusedError("the token is too long")
         try:
             header = jwt.get_unverified_header(token)
-        # What is in it can be of any form, and PyJWT does not expect them all.
+        # A header can contain anything, and PyJWT does not expect all of it.
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError, RecursionError):
             raise CredentialRefusedError("the token's header cannot be read") from None
         if "crit" in header or "b64" in header:
-            raise CredentialRefusedError("the token asks for extensions that nobody here knows")
+            raise CredentialRefusedError("the token asks for extensions, and none is supported")
         key_id, algorithm = header.get("kid"), header.get("alg")
         if not isinstance(key_id, str | None) or not isinstance(algorithm, str):
-            raise CredentialRefusedError("the token's header is none")
+            raise CredentialRefusedError("the token's header has a `kid` or `alg` that is no text")
         if algorithm not in self._settings.algorithms:
             raise CredentialRefusedError("the token's algorithm is not accepted")
         return key_id, algorithm
 
-    def _claims(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
+    def _claims(self, token: str, key: jwt.PyJWK, algorithm: str) -> dict[str, Any]:
         try:
             return jwt.decode(
                 token,
@@ -106,7 +107,7 @@ class JwtVerifier:
 
 
 def auth_from(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """`context.auth` from a token's claims: the named ones, and the rest as `metadata`."""
+    """`context.auth` from a token's claims: the known ones, and all others as `metadata`."""
     named = {name: claims.get(name) for name in ("email", "role")}
     return {
         "id": claims["sub"],
@@ -115,6 +116,6 @@ def auth_from(claims: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": {
             name: value
             for name, value in claims.items()
-            if name not in _OF_THE_TOKEN and name not in _NAMED
+            if name not in _TOKEN_CLAIMS and name not in _AUTH_CLAIMS
         },
     }

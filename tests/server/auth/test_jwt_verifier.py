@@ -22,8 +22,8 @@ from sandbox.config.server_settings import CallerLimits, JwtSettings
 from sandbox.models import AuthContext
 from sandbox.protocol.request import parse_auth
 from sandbox.server.auth.credentials import CredentialRefusedError
-from sandbox.server.auth.jwks import Ages, KeySet
-from sandbox.server.auth.jwt import JwtVerifier
+from sandbox.server.auth.jwks import JwkSet, RefreshPolicy
+from sandbox.server.auth.jwt_verifier import JwtVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ def make(tmp_path: Path, keys: list[dict] | None = None, **changed: object) -> J
 
 
 def verify(verifier: JwtVerifier, token: str) -> Caller:
-    assert verifier.claims(token)
+    assert verifier.recognizes(token)
     return asyncio.run(verifier.verify(token))
 
 
@@ -349,5 +349,5 @@ def test_no_part_of_a_token_is_in_the_reason(verifier: JwtVerifier) -> None:
 
 def test_while_the_keys_cannot_be_read_nobody_is_let_in() -> None:
     settings = JwtSettings(jwks="/nowhere/keys.json", issuer=ISSUER, audience=AUDIENCE)
-    keys = KeySet(settings.jwks, ages=Ages(fresh=1, pause=1))
+    keys = JwkSet(settings.jwks, policy=RefreshPolicy(max_age=1, min_interval=1))
     assert "cannot be read" in refused(JwtVerifier(settings, CallerLimits(), keys=keys), signed())

@@ -13,7 +13,7 @@ import click
 from sandbox.config.server_settings import Scope
 from sandbox.errors import InvalidRequestError
 from sandbox.executions.database import database_url, open_database
-from sandbox.server.auth.keys import KeyStore
+from sandbox.server.auth.api_keys import KeySpec, KeyStore
 from sandbox.units import parse_size
 
 from .options import Common, common_options
@@ -22,7 +22,7 @@ from .output import print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox.server.auth.keys import ApiKey
+    from sandbox.server.auth.api_keys import ApiKey
 
 _DAYS: Final = re.compile(r"([0-9]{1,5})d", re.ASCII)
 
@@ -92,8 +92,8 @@ def create(  # noqa: PLR0913
     Its limits hold below those of the settings, `server.limits`.
     """
     with _store(common) as store:
-        key, text = store.create(
-            name,
+        spec = KeySpec(
+            name=name,
             scopes=scopes,
             functions=functions,
             rate=rate,
@@ -101,6 +101,7 @@ def create(  # noqa: PLR0913
             body=body,
             expires_at=expires,
         )
+        key, text = store.create(spec)
     if common.json:
         print_json({"key": text, **key.to_dict()})
         return

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from sandbox.executions.database import open_database
-from sandbox.server.auth.keys import KeyStore, matches, parse_key
+from sandbox.server.auth.api_keys import KeySpec, KeyStore, matches, parse_key
 
 
 def test_keys_are_kept_listed_noted_and_revoked(database: str) -> None:
     now = [1_800_000_000.25]
     db = open_database(database)
     store = KeyStore(db, clock=lambda: now[0])
-    key, text = store.create(
-        "mäil", scopes=("invoke", "read"), functions=("a-*", "b"), rate=5, body=2**40,
+    spec = KeySpec(
+        name="mäil", scopes=("invoke", "read"), functions=("a-*", "b"), rate=5, body=2**40,
         expires_at=now[0] + 10,
     )  # fmt: skip
-    other, _ = store.create("other")
+    key, text = store.create(spec)
+    other, _ = store.create(KeySpec(name="other"))
     db.dispose()
 
     db = open_database(database)  # as another process does, which finds the table made
@@ -26,7 +27,7 @@ def test_keys_are_kept_listed_noted_and_revoked(database: str) -> None:
     parsed = parse_key(text)
     assert parsed is not None
     assert matches(kept, parsed[1])
-    store.note_used({key.id: now[0] + 1, other.id: now[0] + 2, "0" * 16: now[0]})
+    store.record_used({key.id: now[0] + 1, other.id: now[0] + 2, "0" * 16: now[0]})
     assert {item.last_used_at for item in store.list()} == {now[0] + 1, now[0] + 2}
     assert store.revoke(key.id)
     assert not store.revoke(key.id)

@@ -17,8 +17,8 @@ from sandbox.config.server_settings import ServerSettings
 from sandbox.engine.steps import BLOCKING
 from sandbox.executions.store import open_store
 from sandbox.functions.registry import Registry
+from sandbox.server.auth.api_keys import KeySpec, KeyStore
 from sandbox.server.auth.authentication import build_authenticator
-from sandbox.server.auth.keys import KeyStore
 from sandbox.server.auth.rate_limits import Limiter
 from sandbox.server.dispatch.dispatcher import Dispatcher
 from sandbox.server.dispatch.idempotency import IdempotencyStore
@@ -148,7 +148,7 @@ class Served:
     def key(self, *scopes: Scope, **more: Any) -> dict[str, str]:
         """Headers with a new API key."""
         keys = KeyStore(self.service.database)
-        _, text = keys.create("test", scopes=scopes or ("invoke",), **more)
+        _, text = keys.create(KeySpec(name="test", scopes=scopes or ("invoke",), **more))
         return {"authorization": f"Bearer {text}"}
 
 

@@ -1,1 +1,1 @@
-"""Who calls, and how much of it is allowed; knows neither requests nor functions."""
+"""Authentication of callers, and their limits; knows neither the HTTP app nor functions."""

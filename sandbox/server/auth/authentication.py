@@ -1,9 +1,9 @@
-"""Who calls: an API key or a JSON Web Token becomes a `Caller`.
+"""Authenticates a request: an API key or a JSON Web Token becomes a `Caller`.
 
-Both come as `Authorization: Bearer …`, a key also as `X-API-Key`. Whoever cannot be let in is
-told so and not why; why is logged. Of one address, only so many failures in a minute are looked
-into: what comes then is answered with 429, and no longer logged. What proves itself is let in all
-the same, since others may be behind that address, and no number of guesses finds a random secret.
+Both come as `Authorization: Bearer …`, a key also as `X-API-Key`. A refused client learns that it
+is refused, and not why; the log says why. After too many failures in a minute, an address gets
+429 for each further one, and the log says no more about it. A good credential is still accepted
+from there: other clients may share the address, and no number of guesses finds a random secret.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from sandbox.config.server_settings import LOOPBACK
 from sandbox.errors import ForbiddenError, OverloadedError, UnauthenticatedError
+from sandbox.server.auth.api_key_verifier import ApiKeyVerifier
+from sandbox.server.auth.api_keys import KeyStore
 from sandbox.server.auth.callers import ALL_SCOPES, Caller
 from sandbox.server.auth.credentials import CredentialRefusedError, credential_of
 from sandbox.server.auth.jwt_verifier import JwtVerifier
-from sandbox.server.auth.key_verifier import KeyVerifier
-from sandbox.server.auth.keys import KeyStore
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 # The header `WWW-Authenticate` of a 401 (RFC 6750, section 3).
 CHALLENGE: Final = 'Bearer realm="alyx-sandbox"'
 ANONYMOUS: Final = Caller(id="anonymous", scopes=ALL_SCOPES)
-# Failures of one address that are looked into, in a minute.
+# Failures of one address that get a 401 and a line in the log; all above get 429.
 FAILURES: Final = RateLimitItemPerMinute(30)
 
 
 class Authenticator:
-    """Finds out who calls. `verifiers` are asked in their order; the first of the kind decides."""
+    """Finds a request's caller. The first verifier that recognizes the credential decides."""
 
     def __init__(self, settings: ServerSettings, *, verifiers: tuple[Verifier, ...] = ()) -> None:
         self._settings = settings
@@ -51,12 +51,12 @@ class Authenticator:
         self._failures = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def authenticate(self, headers: Headers, *, client: str = "") -> Caller:
-        """The caller that the request's headers prove. `client` is the address it came from.
+        """The caller whose credential is in `headers`. `client` is the request's source address.
 
         Raises:
-            UnauthenticatedError: they prove nothing; answered with `CHALLENGE`.
-            OverloadedError: the same, and that address has failed too often.
-            ForbiddenError: nobody needs to prove anything here, but a web page asks.
+            UnauthenticatedError: no good credential; the answer has `CHALLENGE` as a header.
+            OverloadedError: no good credential, and `client` has failed too often.
+            ForbiddenError: authentication is off, and a web page sent the request.
         """
         if self._settings.authentication == "none":
             self._refuse_web_pages(headers)
@@ -66,12 +66,12 @@ class Authenticator:
             for verifier in self._verifiers:
                 if verifier.recognizes(credential):
                     return await verifier.verify(credential)
-            raise CredentialRefusedError("it is no API key and no token of a kind that is accepted")
+            raise CredentialRefusedError("it is neither an API key nor a token of an accepted kind")
         except CredentialRefusedError as refused:
             raise self._failed(client, str(refused)) from None
 
     def close(self) -> None:
-        """Write down which keys were used, and let go of the database."""
+        """Close the verifiers, which store when keys were used."""
         for verifier in self._verifiers:
             verifier.close()
 
@@ -80,25 +80,25 @@ class Authenticator:
         if not self._failures.hit(FAILURES, address):
             reset, _ = self._failures.get_window_stats(FAILURES, address)
             return OverloadedError(
-                "too many requests from here without a credential that is taken",
+                "too many requests from this address without a valid credential",
                 retry_after=round(max(reset - time.time(), 1.0), 3),
             )
-        log.warning("not let in from %s: %s", address or "an unknown address", reason)
+        log.warning("refused a request from %s: %s", address or "an unknown address", reason)
         return UnauthenticatedError(
-            "an API key or a token is needed, and there is none that is taken",
+            "the request needs a valid API key or token",
             hint="send `Authorization: Bearer …`",
         )
 
     def _refuse_web_pages(self, headers: Headers) -> None:
-        """Let no page that a browser on this machine shows use what is open to this machine.
+        """Refuse requests that a web page in a browser on this machine sends.
 
-        A browser sends a form to any address without asking first, and a name of the page's own
-        can lead to loopback.
+        A browser sends a form to any address without asking first, and the page's own host name
+        can resolve to loopback.
         """
-        host = _name(f"//{headers.get('host', '')}")
+        host = _host_name(f"//{headers.get('host', '')}")
         if host is not None and host not in LOOPBACK | {self._settings.host}:
             raise ForbiddenError(
-                "without authentication, requests are for this machine's own names only",
+                "without authentication, `Host` must be a name of this machine",
                 hint="use 127.0.0.1 or localhost, or set `server.authentication: required`",
             )
         origin = headers.get("origin")
@@ -106,27 +106,27 @@ class Authenticator:
             return
         if origin.partition("://")[2] != headers.get("host"):
             raise ForbiddenError(
-                "pages of other origins may not call",
+                "web pages of this origin may not call",
                 hint="allow the origin in `server.cors`",
             )
 
 
 def build_authenticator(settings: ServerSettings, database: sa.Engine) -> Authenticator:
-    """What the settings ask for: API keys of the database, and tokens where there is a `jwt`.
+    """An authenticator for the database's API keys and, with `server.jwt`, for tokens.
 
     Raises:
         DatabaseUnavailableError: the database cannot be used.
     """
     if settings.authentication == "none":
         return Authenticator(settings)
-    verifiers: tuple[Verifier, ...] = (KeyVerifier(KeyStore(database), settings.limits),)
+    verifiers: tuple[Verifier, ...] = (ApiKeyVerifier(KeyStore(database), settings.limits),)
     if settings.jwt is not None:
         verifiers += (JwtVerifier(settings.jwt, settings.limits),)
     return Authenticator(settings, verifiers=verifiers)
 
 
-def _name(url: str) -> str | None:
-    """The host's name in it, without a port; "" where it has none that can be read."""
+def _host_name(url: str) -> str | None:
+    """The host of `url`, without a port; "" if it cannot be parsed."""
     try:
         return urlsplit(url).hostname
     except ValueError:
@@ -134,10 +134,10 @@ def _name(url: str) -> str | None:
 
 
 def _network(client: str) -> str:
-    """Whom failures are counted for: an address, or the /64 that one subscriber of IPv6 has."""
+    """What failures are counted by: an IPv4 address, or the /64 that an IPv6 subscriber has."""
     try:
         address = ipaddress.ip_address(client)
-    except ValueError:  # a Unix socket's, or what a proxy passed on
+    except ValueError:  # from a Unix socket, or as a proxy passed it on
         return ""
     if address.version == 4:
         return str(address)

@@ -1,4 +1,4 @@
-"""Who calls: what each caller may do, however it proved itself."""
+"""An authenticated caller, and what it may do."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ALL_SCOPES: Final[frozenset[Scope]] = frozenset({"invoke", "read", "admin", "imp
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """One who was let in.
+    """Who sent a request, and what it may do.
 
-    `id` is what executions are recorded under: `key:…`, `jwt:SUBJECT`, `anonymous`. `functions`
-    are patterns of the names that it may invoke. `auth` is what becomes `context.auth`; a caller
-    with the scope `impersonate` may send another. `limits` are None for whoever has none.
+    Executions are recorded under `id`: `key:ID`, `jwt:SUBJECT`, `anonymous`. `functions` are
+    patterns of the function names that it may invoke. `auth` becomes `context.auth`; a caller
+    with the scope `impersonate` may send another value. `limits` are None for no limits.
     """
 
     id: str
@@ -30,11 +30,10 @@ class Caller:
     limits: CallerLimits | None = None
 
     def may(self, scope: Scope) -> bool:
-        """Whether it has the scope; `admin` has them all."""
+        """Whether it has the scope; `admin` includes all scopes."""
         return scope in self.scopes or "admin" in self.scopes
 
     def may_invoke(self, function: str) -> bool:
-        """Whether it may invoke that function."""
         return self.may("invoke") and any(
             fnmatchcase(function, pattern) for pattern in self.functions
         )

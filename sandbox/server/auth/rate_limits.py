@@ -1,7 +1,7 @@
-"""What one caller may take: requests in a second, requests at once, and the size of a body.
+"""Limits of each caller: requests in a second, requests at once, and the size of a body.
 
-Counted in memory, by `Caller.id`, over a window that slides. Where the server asks nobody who
-he is, all callers are one, and only the limit of a body holds.
+Requests are counted in memory, by `Caller.id`, over a sliding window. Without authentication all
+callers are one, and only the limit on the body holds.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from sandbox.config.server_settings import CallerLimits
     from sandbox.server.auth.callers import Caller
 
-# When to try again, in seconds, where it cannot be known: a request of the caller's has to end.
-_SOON: Final = 1.0
+# Seconds of `Retry-After` when the caller waits for one of its own requests to end.
+_RETRY_SOON: Final = 1.0
 
 
 class Limiter:
-    """Holds callers to their limits. `limits` are for those that have none of their own."""
+    """Holds callers to their limits. `limits` bound the bodies of all callers."""
 
     def __init__(self, limits: CallerLimits) -> None:
         self._limits = limits
@@ -37,21 +37,21 @@ class Limiter:
         self._lock = threading.Lock()
 
     def body(self, caller: Caller) -> int:
-        """The most bytes that a request's body may have."""
+        """The largest body, in bytes, that the caller may send."""
         return min(self._limits.body, (caller.limits or self._limits).body)
 
     @contextmanager
     def admit(self, caller: Caller) -> Iterator[None]:
-        """Count one request of the caller's for as long as the context lasts.
+        """Count one request of the caller for as long as the context lasts.
 
         Raises:
-            OverloadedError: it has made too many of late, or has too many under way.
+            OverloadedError: the caller sent too many requests, or has too many under way.
         """
         limits = caller.limits
         if limits is None:
             yield
             return
-        # First those under way: a request that is refused for them does not count as made.
+        # Concurrency first: a request refused for it does not count against the rate.
         self._enter(caller.id, limits.concurrency)
         try:
             self._count(caller.id, limits.rate)
@@ -60,7 +60,7 @@ class Limiter:
             self._leave(caller.id)
 
     def running(self, caller: Caller) -> int:
-        """How many requests of the caller's are under way."""
+        """How many requests of the caller are under way."""
         return self._running.get(caller.id, 0)
 
     def _enter(self, caller: str, most: int) -> None:
@@ -69,7 +69,7 @@ class Limiter:
             if running < most:
                 self._running[caller] = running + 1
                 return
-        raise _refusal("requests at once", "concurrency", most, retry_after=_SOON)
+        raise _refusal("requests at once", "concurrency", most, retry_after=_RETRY_SOON)
 
     def _leave(self, caller: str) -> None:
         with self._lock:

@@ -12,13 +12,13 @@ from starlette.datastructures import Headers
 from sandbox.config.server_settings import ServerSettings
 from sandbox.errors import ForbiddenError, OverloadedError, UnauthenticatedError
 from sandbox.executions.database import open_database
+from sandbox.server.auth.api_keys import KeySpec, KeyStore
 from sandbox.server.auth.authentication import (
     ANONYMOUS,
     FAILURES,
     Authenticator,
     build_authenticator,
 )
-from sandbox.server.auth.keys import KeyStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def authenticator(database: sa.Engine) -> Iterator[Authenticator]:
 
 @pytest.fixture
 def key(database: sa.Engine) -> str:
-    return KeyStore(database).create("a")[1]
+    return KeyStore(database).create(KeySpec(name="a"))[1]
 
 
 def ask(authenticator: Authenticator, *headers: tuple[str, str], client: str = "") -> Caller:

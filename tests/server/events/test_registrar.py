@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.config.settings import Settings
 from sandbox.executions.database import database_url, open_database
-from sandbox.server.auth.keys import KeyStore
+from sandbox.server.auth.api_keys import KeySpec, KeyStore
 from tests.server.plain import PlainSandbox, plain_server
 
 if TYPE_CHECKING:
@@ -154,7 +154,9 @@ def test_routes_ask_for_a_caller_as_the_api_does(tmp_path: Path) -> None:
         sandbox.write("g", routes("/y"))
         settings = Settings.model_validate({"store": tmp_path / "store"})
         database = open_database(database_url(settings))
-        _, key = KeyStore(database).create("mine", scopes=["invoke"], functions=["f"])
+        _, key = KeyStore(database).create(
+            KeySpec(name="mine", scopes=("invoke",), functions=("f",))
+        )
         database.dispose()
         own = {"Authorization": f"Bearer {key}"}
         assert client.get("/x").status_code == 401

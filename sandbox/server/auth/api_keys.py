@@ -1,8 +1,8 @@
-"""API keys: how they look, and the table of the server's database that they are kept in.
+"""API keys: their form, and the table in the server's database that stores them.
 
-A key is `sk_ID_SECRET`. Only a SHA-256 digest of the secret is kept. That hash is fast on purpose:
-slow ones such as scrypt make guesses expensive where people choose the secret. Here it is 256
-random bits, which nobody guesses at any speed, and every request has to be checked.
+A key is `sk_ID_SECRET`. Only a SHA-256 digest of the secret is stored. That hash is fast on
+purpose: a slow one such as scrypt makes guesses expensive where people choose the secret. This
+secret is 256 random bits, which nobody guesses at any speed, and every request checks one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hmac
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -21,25 +21,25 @@ from sandbox.errors import InvalidRequestError
 from sandbox.executions.database import create_tables, reading, using
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from sandbox.config.server_settings import CallerLimits, Scope
 
 PREFIX: Final = "sk_"
-LONGEST_NAME: Final = 100
-MOST_PATTERNS: Final = 100
+MAX_NAME_LENGTH: Final = 100
+MAX_PATTERNS: Final = 100
 
 _FORM: Final = re.compile(r"sk_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_*?-]{1,63}", re.ASCII)
-# What is compared with where there is no such key, so that it takes as long.
-_NOBODY: Final = bytes(32)
+# Compared with the secret of an unknown key, so that a refusal takes as long as for a known one.
+_NO_DIGEST: Final = bytes(32)
 
 _metadata = sa.MetaData()
 _keys = sa.Table(
     "api_keys",
     _metadata,
     sa.Column("id", sa.String(16), primary_key=True),
-    sa.Column("name", sa.String(LONGEST_NAME), nullable=False),
+    sa.Column("name", sa.String(MAX_NAME_LENGTH), nullable=False),
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
     sa.Column("scopes", sa.JSON, nullable=False),
     sa.Column("functions", sa.JSON, nullable=False),
@@ -54,27 +54,34 @@ _keys = sa.Table(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApiKey:
-    """A key as it is kept. Times are seconds since the epoch, `body` is in bytes.
+class KeySpec:
+    """What a key is for. `functions` are patterns; `expires_at` is in seconds since the epoch.
 
-    `rate`, `concurrency` and `body` are None where the server's own limit holds.
+    `rate` (requests in a second), `concurrency` and `body` (bytes) are None where the server's
+    own limit holds.
     """
 
-    id: str
     name: str
-    digest: bytes
-    scopes: tuple[Scope, ...]
+    scopes: tuple[Scope, ...] = ("invoke",)
     functions: tuple[str, ...] = ("*",)
     rate: int | None = None
     concurrency: int | None = None
     body: int | None = None
-    created_at: float
     expires_at: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey(KeySpec):
+    """A stored key. Times are in seconds since the epoch."""
+
+    id: str
+    digest: bytes
+    created_at: float
     revoked_at: float | None = None
     last_used_at: float | None = None
 
     def limits(self, most: CallerLimits) -> CallerLimits:
-        """Its limits: its own, and nowhere more than `most`."""
+        """The limits of its caller: its own, but never more than `most`."""
         own = {"rate": self.rate, "concurrency": self.concurrency, "body": self.body}
         lower = {
             name: min(value, getattr(most, name))
@@ -85,26 +92,28 @@ class ApiKey:
 
     def to_dict(self) -> dict[str, Any]:
         """The key as a JSON value, without its digest."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "digest"}
+        values = {"id": self.id} | asdict(self)
+        del values["digest"]
+        return values
 
 
 def parse_key(text: str) -> tuple[str, str] | None:
-    """Id and secret of a key; None if `text` does not have the form of one."""
+    """The id and the secret of a key; None if `text` does not have the form of one."""
     match = _FORM.fullmatch(text)
     return None if match is None else (match[1], match[2])
 
 
 def matches(key: ApiKey | None, secret: str) -> bool:
-    """Whether it is the key's secret, in a time that tells nothing of it."""
-    kept = _NOBODY if key is None else key.digest
-    same = hmac.compare_digest(kept, _digest(secret))
+    """Whether it is the key's secret, in a time that reveals nothing about it."""
+    stored = _NO_DIGEST if key is None else key.digest
+    same = hmac.compare_digest(stored, _digest(secret))
     return same and key is not None
 
 
 class KeyStore:
-    """The keys in the server's database. Safe to use from many threads and processes.
+    """The keys in the server's database. Safe for use by many threads and processes.
 
-    All methods raise `DatabaseUnavailableError` where the database cannot be used.
+    All methods raise `DatabaseUnavailableError` if the database cannot be used.
     """
 
     def __init__(self, database: sa.Engine, *, clock: Callable[[], float] = time.time) -> None:
@@ -112,39 +121,20 @@ class KeyStore:
         self._clock = clock
         create_tables(database, _metadata)
 
-    def create(  # noqa: PLR0913
-        self,
-        name: str,
-        *,
-        scopes: Sequence[Scope] = ("invoke",),
-        functions: Sequence[str] = ("*",),
-        rate: int | None = None,
-        concurrency: int | None = None,
-        body: int | None = None,
-        expires_at: float | None = None,
-    ) -> tuple[ApiKey, str]:
-        """A new key, and its text `sk_…`, which cannot be had again.
+    def create(self, spec: KeySpec) -> tuple[ApiKey, str]:
+        """Store a new key; returns it and its text `sk_…`, which is stored nowhere.
 
         Raises:
             InvalidRequestError: a value cannot be used.
         """
         now = self._clock()
-        _check(name, scopes, functions, (rate, concurrency, body))
-        if expires_at is not None and expires_at <= now:
+        _check(spec)
+        if spec.expires_at is not None and spec.expires_at <= now:
             raise InvalidRequestError("the key would have expired already")
         secret = secrets.token_hex(32)
-        key = ApiKey(
-            id=secrets.token_hex(8),
-            name=name,
-            digest=_digest(secret),
-            scopes=tuple(dict.fromkeys(scopes)),
-            functions=tuple(dict.fromkeys(functions)),
-            rate=rate,
-            concurrency=concurrency,
-            body=body,
-            created_at=now,
-            expires_at=expires_at,
-        )
+        values = asdict(spec)
+        values |= {name: tuple(dict.fromkeys(values[name])) for name in ("scopes", "functions")}
+        key = ApiKey(**values, id=secrets.token_hex(8), digest=_digest(secret), created_at=now)
         row = {**key.to_dict(), "digest": key.digest}
         row |= {"scopes": list(key.scopes), "functions": list(key.functions)}
         with using(self._database), self._database.begin() as connection:
@@ -152,7 +142,7 @@ class KeyStore:
         return key, f"{PREFIX}{key.id}_{secret}"
 
     def list(self, *, revoked: bool = True) -> list[ApiKey]:
-        """All keys, or those that are not revoked; the oldest first."""
+        """All keys, or only those not revoked; the oldest first."""
         query = _keys.select().order_by(_keys.c.created_at, _keys.c.id)
         if not revoked:
             query = query.where(_keys.c.revoked_at.is_(None))
@@ -160,7 +150,7 @@ class KeyStore:
             return [_key(row) for row in connection.execute(query).mappings()]
 
     def revoke(self, key_id: str) -> bool:
-        """Revoke a key for good; whether there was one of that id that was not revoked."""
+        """Revoke a key for good. Returns whether a key with that id existed and was not revoked."""
         change = (
             _keys.update()
             .where(_keys.c.id == key_id, _keys.c.revoked_at.is_(None))
@@ -169,8 +159,8 @@ class KeyStore:
         with using(self._database), self._database.begin() as connection:
             return connection.execute(change).rowcount > 0
 
-    def note_used(self, used: Mapping[str, float]) -> None:
-        """Write down when keys were used last, by their ids."""
+    def record_used(self, used: Mapping[str, float]) -> None:
+        """Store when keys were used last, by their ids."""
         change = (
             _keys.update()
             .where(_keys.c.id == sa.bindparam("key"))
@@ -188,21 +178,20 @@ def _key(row: Mapping[Any, Any]) -> ApiKey:
     return ApiKey(**{**row, "scopes": tuple(row["scopes"]), "functions": tuple(row["functions"])})
 
 
-def _check(
-    name: str, scopes: Sequence[str], functions: Sequence[str], limits: Iterable[int | None]
-) -> None:
-    """Raises InvalidRequestError for what cannot be kept, or would allow nothing."""
-    if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
-        raise InvalidRequestError(f"a key's name has 1 to {LONGEST_NAME} characters, on one line")
-    if not scopes or not functions:
+def _check(spec: KeySpec) -> None:
+    """Raises InvalidRequestError if it does not fit into the table, or would allow nothing."""
+    if not (0 < len(spec.name) <= MAX_NAME_LENGTH and spec.name.isprintable()):
+        raise InvalidRequestError(f"a key's name is one line of 1 to {MAX_NAME_LENGTH} characters")
+    if not spec.scopes or not spec.functions:
         raise InvalidRequestError("a key needs a scope and a pattern of functions")
-    if len(functions) > MOST_PATTERNS:
-        raise InvalidRequestError(f"a key can have {MOST_PATTERNS} patterns of functions")
-    for pattern in functions:
+    if len(spec.functions) > MAX_PATTERNS:
+        raise InvalidRequestError(f"a key can have at most {MAX_PATTERNS} patterns of functions")
+    for pattern in spec.functions:
         if not _PATTERN.fullmatch(pattern):
             raise InvalidRequestError(
                 f"{pattern!r} is no pattern of functions",
-                hint="a name, in which * stands for any part and ? for one character",
+                hint="write a name, in which * stands for any part and ? for one character",
             )
+    limits = (spec.rate, spec.concurrency, spec.body)
     if any(limit is not None and limit < 1 for limit in limits):
-        raise InvalidRequestError("a key's limits are above zero")
+        raise InvalidRequestError("a key's limits must be above zero")

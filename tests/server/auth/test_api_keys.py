@@ -20,9 +20,9 @@ from sandbox_cli.main import cli
 from sandbox.config.server_settings import CallerLimits
 from sandbox.errors import DatabaseUnavailableError, InvalidRequestError
 from sandbox.executions.database import open_database
+from sandbox.server.auth.api_key_verifier import ApiKeyVerifier
+from sandbox.server.auth.api_keys import KeySpec, KeyStore, parse_key
 from sandbox.server.auth.credentials import CredentialRefusedError
-from sandbox.server.auth.key_verifier import KeyVerifier
-from sandbox.server.auth.keys import KeyStore, parse_key
 from tests.clock import NOW, Clock
 from tests.waiting import wait_until
 
@@ -54,23 +54,23 @@ def store(database: sa.Engine, clock: Clock) -> KeyStore:
 
 
 @pytest.fixture
-def verifier(store: KeyStore, clock: Clock) -> Iterator[KeyVerifier]:
-    verifier = KeyVerifier(store, CallerLimits(), clock=clock)
+def verifier(store: KeyStore, clock: Clock) -> Iterator[ApiKeyVerifier]:
+    verifier = ApiKeyVerifier(store, CallerLimits(), clock=clock)
     yield verifier
     verifier.close()
 
 
-def verify(verifier: KeyVerifier, credential: str) -> Caller:
+def verify(verifier: ApiKeyVerifier, credential: str) -> Caller:
     return asyncio.run(verifier.verify(credential))
 
 
-def refused(verifier: KeyVerifier, credential: str) -> str:
+def refused(verifier: ApiKeyVerifier, credential: str) -> str:
     with pytest.raises(CredentialRefusedError) as error:
         verify(verifier, credential)
     return str(error.value)
 
 
-def is_let_in(verifier: KeyVerifier, credential: str) -> bool:
+def is_let_in(verifier: ApiKeyVerifier, credential: str) -> bool:
     try:
         verify(verifier, credential)
     except CredentialRefusedError:
@@ -79,10 +79,10 @@ def is_let_in(verifier: KeyVerifier, credential: str) -> bool:
 
 
 def test_a_key_lets_its_caller_in_with_what_it_was_made_for(
-    store: KeyStore, verifier: KeyVerifier
+    store: KeyStore, verifier: ApiKeyVerifier
 ) -> None:
     key, text = store.create(
-        "mail", scopes=("invoke", "read"), functions=("mail-*",), rate=5, body=10**12
+        KeySpec(name="mail", scopes=("invoke", "read"), functions=("mail-*",), rate=5, body=10**12)
     )
     caller = verify(verifier, text)
     assert caller.id == f"key:{key.id}"
@@ -98,7 +98,7 @@ def test_a_key_lets_its_caller_in_with_what_it_was_made_for(
 
 
 def test_no_secret_is_in_the_database(store: KeyStore, tmp_path: Path) -> None:
-    _, text = store.create("a name")
+    _, text = store.create(KeySpec(name="a name"))
     secret = text.rpartition("_")[2]
     files = [file.read_bytes() for file in (tmp_path / "store").iterdir()]
     assert any(b"a name" in content for content in files)  # the control: they were looked into
@@ -107,20 +107,20 @@ def test_no_secret_is_in_the_database(store: KeyStore, tmp_path: Path) -> None:
 
 
 def test_a_secret_is_256_random_bits_of_its_own(store: KeyStore) -> None:
-    texts = [store.create("a")[1] for _ in range(20)]
+    texts = [store.create(KeySpec(name="a"))[1] for _ in range(20)]
     secrets = {text.rpartition("_")[2] for text in texts}
     assert len(secrets) == 20
     assert {len(bytes.fromhex(secret)) * 8 for secret in secrets} == {256}
 
 
 def test_a_key_that_was_made_or_revoked_while_the_server_runs_is_known_soon(
-    store: KeyStore, verifier: KeyVerifier, tmp_path: Path
+    store: KeyStore, verifier: ApiKeyVerifier, tmp_path: Path
 ) -> None:
-    _, first = store.create("first")
+    _, first = store.create(KeySpec(name="first"))
     assert is_let_in(verifier, first)
     # By another process, as far as the server can see.
     other = open_database(f"sqlite:///{tmp_path}/store/executions.db")
-    key, second = KeyStore(other).create("second")
+    key, second = KeyStore(other).create(KeySpec(name="second"))
     wait_until(lambda: is_let_in(verifier, second), seconds=SOON)
     assert KeyStore(other).revoke(key.id)
     wait_until(lambda: not is_let_in(verifier, second), seconds=SOON)
@@ -129,9 +129,9 @@ def test_a_key_that_was_made_or_revoked_while_the_server_runs_is_known_soon(
 
 
 def test_requests_share_a_query(
-    store: KeyStore, verifier: KeyVerifier, database: sa.Engine
+    store: KeyStore, verifier: ApiKeyVerifier, database: sa.Engine
 ) -> None:
-    _, text = store.create("a")
+    _, text = store.create(KeySpec(name="a"))
     queries = []
     sa.event.listen(database, "before_cursor_execute", lambda *a: queries.append(a[2]))
 
@@ -145,16 +145,16 @@ def test_requests_share_a_query(
 
 
 def test_an_expired_key_is_refused_at_once(
-    store: KeyStore, verifier: KeyVerifier, clock: Clock
+    store: KeyStore, verifier: ApiKeyVerifier, clock: Clock
 ) -> None:
-    _, text = store.create("a", expires_at=NOW + 10)
+    _, text = store.create(KeySpec(name="a", expires_at=NOW + 10))
     assert is_let_in(verifier, text)
     clock.now = NOW + 10
     assert "expired" in refused(verifier, text)
 
 
 def test_a_revoked_key_stays_revoked_and_on_the_list(store: KeyStore, clock: Clock) -> None:
-    key, _ = store.create("a")
+    key, _ = store.create(KeySpec(name="a"))
     assert store.revoke(key.id)
     clock.now += 5
     assert not store.revoke(key.id)
@@ -165,9 +165,9 @@ def test_a_revoked_key_stays_revoked_and_on_the_list(store: KeyStore, clock: Clo
 
 
 def test_when_a_key_was_used_is_written_down_once_in_a_while(
-    store: KeyStore, verifier: KeyVerifier, clock: Clock
+    store: KeyStore, verifier: ApiKeyVerifier, clock: Clock
 ) -> None:
-    key, text = store.create("a")
+    key, text = store.create(KeySpec(name="a"))
     verify(verifier, text)
     assert store.list()[0].last_used_at is None
     clock.now = NOW + 60
@@ -181,9 +181,9 @@ def test_when_a_key_was_used_is_written_down_once_in_a_while(
 
 
 def test_nobody_is_let_in_while_the_keys_cannot_be_read(
-    store: KeyStore, verifier: KeyVerifier, database: sa.Engine
+    store: KeyStore, verifier: ApiKeyVerifier, database: sa.Engine
 ) -> None:
-    _, text = store.create("a")
+    _, text = store.create(KeySpec(name="a"))
     verify(verifier, text)
     with database.begin() as connection:
         connection.execute(sa.text("ALTER TABLE api_keys RENAME TO gone"))
@@ -202,9 +202,9 @@ def test_nobody_is_let_in_while_the_keys_cannot_be_read(
 
 
 def test_a_wrong_secret_and_an_unknown_key_are_refused_alike(
-    store: KeyStore, verifier: KeyVerifier
+    store: KeyStore, verifier: ApiKeyVerifier
 ) -> None:
-    key, text = store.create("a")
+    key, text = store.create(KeySpec(name="a"))
     wrong = text[:-1] + ("0" if text[-1] != "0" else "1")
     unknown = f"sk_{'0' * 16}_{text.rpartition('_')[2]}"
     said = {refused(verifier, wrong), refused(verifier, unknown).replace("0" * 16, key.id)}
@@ -217,13 +217,13 @@ def test_a_wrong_secret_and_an_unknown_key_are_refused_alike(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(text=st.text() | st.from_regex(r"sk_[0-9a-f]{16}_[0-9a-f]{64}", fullmatch=True))
-def test_no_other_text_is_a_key(verifier: KeyVerifier, text: str) -> None:
+def test_no_other_text_is_a_key(verifier: ApiKeyVerifier, text: str) -> None:
     assert refused(verifier, text)
     assert refused(verifier, f"sk_{text}")
 
 
 def test_a_key_s_text_is_read_back(store: KeyStore) -> None:
-    key, text = store.create("a")
+    key, text = store.create(KeySpec(name="a"))
     assert parse_key(text) == (key.id, text.rpartition("_")[2])
     for other in (text.upper(), f"{text} ", f"{text}\n", text[:-1], f"{text}0"):
         assert parse_key(other) is None
@@ -249,7 +249,7 @@ def test_a_key_s_text_is_read_back(store: KeyStore) -> None:
 )
 def test_a_key_that_makes_no_sense_is_not_made(store: KeyStore, wrong: dict) -> None:
     with pytest.raises(InvalidRequestError):
-        store.create(**({"name": "a"} | wrong))
+        store.create(KeySpec(**({"name": "a"} | wrong)))
     assert store.list() == []
 
 
@@ -277,7 +277,7 @@ def test_the_command_makes_a_key_shows_it_once_lists_and_revokes_it(
     assert made["scopes"] == ["invoke", "impersonate"]
     assert (made["rate"], made["body"], made["concurrency"]) == (5, 1 << 20, None)
     assert 89 < (made["expires_at"] - time.time()) / 86400 <= 90
-    verifier = KeyVerifier(KeyStore(database), CallerLimits())
+    verifier = ApiKeyVerifier(KeyStore(database), CallerLimits())
     assert verify(verifier, made["key"]).functions == ("mail-*",)
     secret = made["key"].rpartition("_")[2]
     for listing in (run("list"), run("list", "--json")):
@@ -307,10 +307,10 @@ def test_the_command_refuses_what_makes_no_sense(
 
 
 def test_nothing_of_a_secret_is_logged(
-    store: KeyStore, verifier: KeyVerifier, caplog: pytest.LogCaptureFixture
+    store: KeyStore, verifier: ApiKeyVerifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    _, text = store.create("a")
+    _, text = store.create(KeySpec(name="a"))
     verify(verifier, text)
     refused(verifier, text[:-1] + "x")
     assert text.rpartition("_")[2][:-1] not in caplog.text

@@ -1,7 +1,7 @@
-"""A container that serves a function: what it has said so far, and whether it waits for a request.
+"""`Instance`: a container that serves a function, and what it has written so far.
 
-The launcher creates and attaches it, the pool keeps it while it waits, an invocation asks it; one
-of them at a time, so nothing here is locked.
+The launcher creates it, the pool keeps it while it is idle, an invocation sends it a request. Only
+one of them uses it at a time, so nothing here is locked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Instance:
-    """One container of a deployment, not started yet. `nonce` marks what its init says."""
+    """One container of a deployment, not started yet. `nonce` marks the lines of its init."""
 
     def __init__(
         self,
@@ -50,17 +50,17 @@ class Instance:
         # Times of `time.monotonic`.
         self.created_at = time.monotonic()
         self.started_at = self.created_at
-        # When the invocation that it serves had its turn.
+        # When the invocation that it serves got its turn.
         self.granted_at = self.created_at
-        # Requests that it has been sent.
+        # How many requests it was sent.
         self.asked = 0
         self._renewed = False
-        # Its first process is gone, or cannot be heard any more.
+        # Whether its output has ended: its first process is gone, or has closed its streams.
         self.ended = False
-        # Why it can serve nobody: it did not start, or wrote too much while it booted.
+        # Why it cannot serve: it did not start, or wrote too much while it booted.
         self.failure: FunctionError | None = None
         self.flood: LimitExceeded | None = None
-        # What it had used before the present request.
+        # What it had used when the present request began.
         self.baseline = Report()
 
     def _new_collector(self) -> Collector:
@@ -74,17 +74,17 @@ class Instance:
 
     @property
     def ready(self) -> bool:
-        """Whether it has booted and waits for its request."""
+        """Whether it has booted and waits for a request."""
         return self._renewed or self.collector.ready
 
     @property
     def usable(self) -> bool:
-        """Whether it can still be asked something."""
+        """Whether it can still take a request."""
         return not (self.ended or self.failure or self.flood or self.collector.init_error)
 
     @property
     def spoke_unasked(self) -> bool:
-        """Whether it has answered though nobody asked; meaningful while nobody does."""
+        """Whether it has answered without a request; meaningful while it is idle."""
         collector = self.collector
         mismatched = isinstance(collector, HandlerCollector) and collector.mismatched
         return collector.complete or mismatched
@@ -96,7 +96,7 @@ class Instance:
 
     @property
     def why_lost(self) -> str:
-        """Why it cannot be asked any more, or never could."""
+        """Why it cannot take a request."""
         if self.failure is not None:
             return self.failure.message
         if self.flood is not None:
@@ -110,7 +110,7 @@ class Instance:
         return "it was not ready for a request within limits.boot"
 
     def start(self) -> None:
-        """Start the container; that its command cannot be run is its `failure`."""
+        """Start the container. If its command cannot be run, that is its `failure`."""
         try:
             self.container.start()
         except ContainerStartError as error:
@@ -122,26 +122,26 @@ class Instance:
         self.started_at = time.monotonic()
 
     def ask(self, payload: bytes, request_id: str, *, last: bool) -> None:
-        """Send a request, and with `last` the end of stdin. Its answer is to be listened for."""
+        """Send a request, and with `last` the end of stdin. `listen` gets the answer."""
         self.asked += 1
         if isinstance(self.collector, HandlerCollector):
             self.collector.expect(request_id)
         self.container.send(payload, end=last)
 
     def listen(self, deadline: float) -> Sequence[LogEntry]:
-        """Wait for something and `hear` it.
+        """Wait for the next chunk of output and `hear` it.
 
         Raises:
-            TimeoutError: nothing came until `deadline`, in the time of `time.monotonic`.
-            LimitExceeded: it wrote more than it may; it is to be killed.
+            TimeoutError: nothing came until `deadline`, on the clock of `time.monotonic`.
+            LimitExceeded: it wrote more than it may, and has to be killed.
         """
         return self.hear(self.container.receive(deadline))
 
     def hear(self, chunk: Chunk | None) -> Sequence[LogEntry]:
-        """Take what its container has said, None at the end; the log entries that it completes.
+        """Take a chunk of output, None at its end; the log entries that it completes.
 
         Raises:
-            LimitExceeded: it wrote more than it may; it is to be killed.
+            LimitExceeded: it wrote more than it may, and has to be killed.
         """
         if chunk is None:
             self.ended = True
@@ -151,7 +151,7 @@ class Instance:
         return entries
 
     def overhear(self) -> None:
-        """Take what has come while nobody asks, without waiting; a flood is noted in `flood`."""
+        """Take the output that came while it was idle, without waiting. Notes a flood."""
         try:
             while not self.ended:
                 self.listen(0.0)
@@ -161,11 +161,11 @@ class Instance:
             self.flood = exceeded
 
     def wait(self) -> Exit:
-        """How its container ended, as the engine saw it; for one whose end nobody has reported."""
+        """How its container ended, as the engine saw it; for when init did not report it."""
         return self.container.wait(self._engine_timeout)
 
     def renew(self) -> None:
-        """Get ready for another request: nothing of the last one is left on our side."""
+        """Get ready for another request: forget the last one."""
         self._renewed = True
         self.baseline = self.collector.report or self.baseline
         self.collector = self._new_collector()

@@ -1,7 +1,7 @@
-"""Makes instances of deployments, and takes them down: all of the life cycle's calls to the engine.
+"""`Launcher`: makes and removes instances; all calls to the engine that create, kill and remove.
 
-Every call is made in a thread of its own, so that it is seen through whatever happens to the
-thread that wants it: nothing that the engine has made is lost.
+These calls run in threads of their own, so that each is completed whatever happens to the thread
+that wants it: no container that the engine has made is lost.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# An instance that has answered may end by itself for so long, in seconds, before it is killed.
+# How long an instance that has answered may take to end by itself before it is killed, in seconds.
 _LEAVE: Final = 0.1
-# Containers removed at once: more only take the processors from those who are served.
+# How many containers are removed at once: more would take processors from invocations.
 _REMOVALS: Final = 4
 
 
@@ -57,7 +57,7 @@ class Launcher:
         self._starters = ThreadPoolExecutor(settings.concurrency + 4, "starter")
         self._removers = ThreadPoolExecutor(_REMOVALS, "remover")
         self._closing = threading.Event()
-        # Containers that are to be removed and still there, and who is told when one is gone.
+        # How many containers are still to be removed, and a call for when one is gone.
         self.removing = 0
         self.on_removed: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
@@ -67,7 +67,7 @@ class Launcher:
         return self._starters.submit(call)
 
     def launch(self, deployment: Deployment) -> Instance:
-        """A container of `deployment`, started; it tells when it has booted.
+        """A container of `deployment`, started. It may still boot; see `Instance.ready`.
 
         Raises:
             SandboxError: the platform could not; see `sandbox.errors`.
@@ -102,11 +102,11 @@ class Launcher:
         return instance
 
     def kill(self, instance: Instance) -> Future[None]:
-        """Kill an instance's processes. The engine waits until its output is taken meanwhile."""
+        """Kill an instance's processes. The engine may wait until its output is read."""
         return self._starters.submit(instance.container.kill)
 
     def discard(self, instance: Instance, *, gently: bool = False) -> None:
-        """Remove an instance, behind the caller's back; `gently` lets it end by itself first."""
+        """Remove an instance in the background; `gently` lets it end by itself first."""
         with self._lock:
             self.removing += 1
         self._removers.submit(self._discard, instance, gently)
@@ -129,7 +129,7 @@ class Launcher:
             if gently and not self._closing.is_set():
                 _let_leave(instance)
             self.remove(instance)
-        except Exception:  # the edge of a thread: the reaper takes what stays behind
+        except Exception:  # the edge of a thread: the reaper removes the container later
             log.exception("could not remove container %s", instance.container.id)
         finally:
             with self._lock:
@@ -138,9 +138,9 @@ class Launcher:
 
 
 def _let_leave(instance: Instance) -> None:
-    """Wait for the end of its stream, not only of its function.
+    """Wait until its container has ended, not only its function.
 
-    An engine has less to do with a container that has ended than with one that it must kill.
+    An engine removes a container that has ended with less work than one that it must kill.
     """
     deadline = time.monotonic() + _LEAVE
     with contextlib.suppress(TimeoutError, SandboxError):
@@ -151,7 +151,7 @@ def _let_leave(instance: Instance) -> None:
 def check_boot(instance: Instance) -> None:
     """Wait until an instance has booted.
 
-    A stdio script that ends by itself passes: it may be one that wants no request.
+    A stdio script that ends by itself passes: it may need no request.
 
     Raises:
         BootFailedError: it ended, or took longer than it may.

@@ -1,3 +1,3 @@
-"""The record of executions and the queue of those that nobody waits for; knows neither HTTP nor
+"""The record of executions, and the queue of those without a waiting caller; knows neither HTTP nor
 containers.
 """

@@ -1,7 +1,7 @@
-"""What is kept of an execution when it has ended. Pure.
+"""What is recorded of an execution that has ended. Pure.
 
-Whether a failure is the end, or was wanted by somebody, is not decided here: it is `failed`.
-Messages and logs come redacted from the sandbox. An output is kept only where nobody waited for it.
+Every failure is `failed` here: others decide whether it is retried, or was a cancellation. The
+sandbox has redacted messages and logs already. Only an asynchronous execution keeps its response.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MESSAGE: Final = 2048
 def with_response(
     execution: Execution, response: FunctionResponse, *, now: float, tail: int, keep: bool = False
 ) -> Execution:
-    """The execution as this response ends it; `tail` is in bytes, `keep` keeps the response."""
+    """The execution, ended by this response. `tail` is the size of the log kept, in bytes."""
     error = response.error
     status: Status = "succeeded"
     output_bytes = 0
@@ -61,7 +61,7 @@ def with_error(
     logs: Sequence[LogEntry],
     tail: int,
 ) -> Execution:
-    """The execution as a failure of the platform ends it; nothing of a defect of ours is shown."""
+    """The execution, ended by a failure of the platform. Defects of ours are not shown."""
     code, message = Code.INTERNAL, "a defect of the sandbox; its log has the trace"
     if isinstance(error, SandboxError) and error.code is not Code.INTERNAL:
         code, message = error.code, error.message

@@ -1,8 +1,8 @@
-"""The database of the server: which one, how it is opened, and its tables' version.
+"""The database of the server: where it is, how it is opened, and the version of its tables.
 
-SQLite in a file of the store, or PostgreSQL by its URL. Writes run in transactions that have
-SQLite's one lock from their beginning, so that none fails halfway because of another; reads go
-through `reading`, hold no lock and see what is committed.
+SQLite in a file of the store, or PostgreSQL at a URL. A transaction that writes takes SQLite's one
+lock when it begins, so that it does not fail halfway because of another. Reads go through
+`reading`, take no lock and see what is committed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from sandbox.config.settings import Settings
 
-# What the tables look like. A change of any table, whoever's it is, is a new version.
+# The version of all tables together. A change of any of them makes a new version.
 SCHEMA_VERSION: Final = 1
 _DIALECTS: Final = ("sqlite", "postgresql")
 _BUSY_SECONDS: Final = 10
-# Any number, the same in every server: who makes tables waits for the others that do.
+# The key of the lock that servers take to make tables: any number, the same in every server.
 _MAKING_TABLES: Final = 0x616C7978
 
 _version = sa.Table(
@@ -36,7 +36,7 @@ _version = sa.Table(
 
 
 def database_url(settings: Settings) -> str | sa.URL:
-    """The URL of the database that the settings name; else of a SQLite file in the store."""
+    """The URL that the settings give; without one, that of a SQLite file in the store."""
     if settings.server.executions.database is not None:
         return settings.server.executions.database
     store = settings.store_directory.absolute()
@@ -44,13 +44,13 @@ def database_url(settings: Settings) -> str | sa.URL:
 
 
 def open_database(url: str | sa.URL) -> sa.Engine:
-    """The database at `url`, with tables of a version that this program knows.
+    """The database at `url`. Its tables have a version that this program knows.
 
-    Safe to use from many threads; `dispose` closes it. A SQLite file is made if it is not there,
-    readable by its owner alone.
+    Safe to use from many threads; `dispose` closes it. A missing SQLite file is created, readable
+    by its owner alone.
 
     Raises:
-        InvalidSettingsError: the URL is none, its driver is missing, or the tables are of a
+        InvalidSettingsError: the URL is not valid, its driver is missing, or the tables are of a
             newer version.
         DatabaseUnavailableError: it cannot be reached, or cannot be used.
     """
@@ -65,7 +65,7 @@ def open_database(url: str | sa.URL) -> sa.Engine:
 
 
 def create_tables(database: sa.Engine, metadata: sa.MetaData) -> None:
-    """Make the tables of `metadata` and their indexes that are not there yet.
+    """Create the tables of `metadata` and their indexes that do not exist yet.
 
     Raises:
         DatabaseUnavailableError: the database cannot be used.
@@ -84,7 +84,7 @@ def reading(database: sa.Engine) -> Iterator[sa.Connection]:
 
 @contextlib.contextmanager
 def using(database: sa.Engine) -> Iterator[None]:
-    """Turn what the driver raises within into `DatabaseUnavailableError`, without passwords."""
+    """Turn errors of the driver into `DatabaseUnavailableError`, without passwords."""
     try:
         yield
     except (DBAPIError, PoolTimeoutError, OSError) as error:
@@ -92,7 +92,7 @@ def using(database: sa.Engine) -> Iterator[None]:
 
 
 def unavailable(database: sa.Engine, error: Exception) -> DatabaseUnavailableError:
-    """What to raise for an error of the driver."""
+    """The error to raise for an error of the driver."""
     reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().partition("\n")[0]
     return DatabaseUnavailableError(
         f"the database {shown_url(database)} cannot be used: {reason}",
@@ -113,8 +113,7 @@ def _database(text: str | sa.URL) -> sa.Engine:
             raise ArgumentError(f"{kind} is not supported")
         if kind == "sqlite":
             return _sqlite(url)
-        # A server that has gone is noticed in seconds, and connections that it dropped are
-        # opened anew.
+        # Notice within seconds that a server has gone, and replace connections that it dropped.
         patience = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
         return sa.create_engine(
             url, pool_pre_ping=True, pool_timeout=_BUSY_SECONDS, connect_args=patience
@@ -137,7 +136,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     path = Path(url.database)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Made here for its mode, which SQLite gives the files beside it too.
+        # Created here for its mode. SQLite gives the files beside it the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise DatabaseUnavailableError(
@@ -156,7 +155,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
             "journal_mode = WAL",
             "synchronous = FULL",  # what was committed is there after a loss of power
             "foreign_keys = ON",
-            "secure_delete = ON",  # inputs that were deleted are gone from the file
+            "secure_delete = ON",  # deleted inputs are overwritten in the file
         ):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -184,6 +183,6 @@ def _check_version(database: sa.Engine) -> None:
 
 
 def _lock_tables(connection: sa.Connection) -> None:
-    """Let no other server make tables until the transaction ends. SQLite's lock is held already."""
+    """Keep other servers from making tables until the transaction ends, as SQLite does anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))

@@ -1,7 +1,7 @@
-"""Logs of executions that are under way, for whoever wants to see them live.
+"""Logs of running executions, for those who follow them live.
 
-An execution keeps the end of its log once, within bounds, however many follow it: a follower is no
-more than a place in it. One that is too slow misses entries, and is told how many.
+The end of an execution's log is kept once, within bounds, for any number of followers: a follower
+is a position in it. A follower that is too slow misses entries, and learns how many.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ MOST_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What a follower reads: entries, how many it has missed before them, and its next place."""
+    """What a follower reads: entries, how many it missed before them, and its next position."""
 
     entries: tuple[LogEntry, ...]
     missed: int
-    place: int
+    position: int
 
 
 class LiveLog:
@@ -47,14 +47,14 @@ class LiveLog:
         self._changed = threading.Condition(self._lock)
         self._entries: deque[tuple[LogEntry, int]] = deque()
         self._bytes = 0
-        # The place of the first entry that is still there.
+        # The position of the first entry that is kept.
         self._first = 0
         self._closed = False
 
     def add(self, entry: LogEntry) -> None:
-        """Take an entry; the oldest go if there are too many."""
+        """Append an entry, and drop the oldest if they are too many."""
         size = len(entry.message) + (len(str(entry.data)) if entry.data else 0)
-        with self._lock:  # the condition's own, entered without a detour
+        with self._lock:  # the condition's own lock, which is faster to enter by itself
             self._entries.append((entry, size))
             self._bytes += size
             while self._bytes > self._most_bytes or len(self._entries) > self._most_entries:
@@ -63,31 +63,31 @@ class LiveLog:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """No entry comes any more."""
+        """Tell followers that this was the last entry."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Have every `read` that waits look at its `stop` again."""
+        """Make every waiting `read` look at its `stop` again."""
         with self._changed:
             self._changed.notify_all()
 
     def entries(self) -> list[LogEntry]:
-        """All that is there."""
+        """All entries that are kept."""
         with self._changed:
             return [entry for entry, _ in self._entries]
 
-    def read(self, place: int, *, stop: Callable[[], bool]) -> Part | None:
-        """What came from `place` (0 at first) on; waits for it. None at the end, or on `stop`."""
+    def read(self, position: int, *, stop: Callable[[], bool]) -> Part | None:
+        """Wait for entries from `position` (at first 0) on. None at the end, or on `stop`."""
         with self._changed:
-            while not self._closed and not stop() and place >= self._end:
+            while not self._closed and not stop() and position >= self._end:
                 self._changed.wait()
-            if stop() or place >= self._end:
+            if stop() or position >= self._end:
                 return None
-            begin = max(place, self._first)
+            begin = max(position, self._first)
             entries = tuple(entry for entry, _ in islice(self._entries, begin - self._first, None))
-            return Part(entries=entries, missed=begin - place, place=self._end)
+            return Part(entries=entries, missed=begin - position, position=self._end)
 
     @property
     def _end(self) -> int:

@@ -1,4 +1,4 @@
-"""`Follower`: one execution's log as it comes, then the execution as it ended."""
+"""`Follower`: the log of an execution as it comes, then the execution as it ended."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ if TYPE_CHECKING:
     from sandbox.executions.live_log import LiveLog
     from sandbox.executions.model import Execution
 
-# How often to look whether one that does not run here has begun or ended.
+# How often to look whether an execution has begun here, or ended elsewhere.
 _POLL_SECONDS: Final = 0.25
 
 
 class ExecutionSource(Protocol):
-    """Who knows of executions."""
+    """Finds executions and their logs."""
 
     def live_log(self, id: str) -> LiveLog | None:  # noqa: A002 - the field's name
-        """The log of one that runs here, else None."""
+        """The log of an execution that runs here, else None."""
 
     def get(self, id: str) -> Execution | None:  # noqa: A002 - the same
-        """The execution as it is now."""
+        """The execution as it is now; None if nobody knows it."""
 
 
 class Follower:
-    """Yields the log so far, then each entry as it comes, at last the ended execution.
+    """Yields the log so far, then each entry as it comes, and at last the ended execution.
 
-    An execution that has attempts left is followed through all of them. One that runs at another
-    server is heard of when it has ended. `close` ends it from any thread. An id that nobody knows
-    yields nothing.
+    It follows an execution through all its attempts. The log of an execution that runs at another
+    server comes when it has ended. An unknown id yields nothing. `close` ends it from any thread.
 
     Raises:
         DatabaseUnavailableError: from `next`, where the database had to be asked.
@@ -45,10 +44,10 @@ class Follower:
         self._id = id
         self._closed = threading.Event()
         self._log: LiveLog | None = None
-        self._place = 0
-        # The last attempt whose log was seen live.
+        self._position = 0
+        # The last attempt whose log was followed live.
         self._attempt = 0
-        # Never more than one execution keeps of its log.
+        # No more than a `LiveLog` keeps.
         self._ready: deque[LogEntry | Execution] = deque()
 
     def __iter__(self) -> Self:
@@ -68,11 +67,11 @@ class Follower:
         raise StopIteration
 
     def _read(self, log: LiveLog) -> None:
-        part = log.read(self._place, stop=self._closed.is_set)
+        part = log.read(self._position, stop=self._closed.is_set)
         if part is None:
             self._log = None
             return
-        self._place = part.place
+        self._position = part.position
         self._attempt = log.attempt
         if part.missed:
             lines = "entry was" if part.missed == 1 else "entries were"
@@ -83,8 +82,8 @@ class Follower:
         self._ready.extend(part.entries)
 
     def _look(self) -> None:
-        """Find its log here; else whether it has ended."""
-        self._log, self._place = self._source.live_log(self._id), 0
+        """Find its log here; else find out whether it has ended."""
+        self._log, self._position = self._source.live_log(self._id), 0
         if self._log is not None:
             return
         execution = self._source.get(self._id)
@@ -98,7 +97,7 @@ class Follower:
             self._closed.wait(_POLL_SECONDS)
 
     def close(self) -> None:
-        """Stop; `next` ends at once, also one that waits in another thread."""
+        """Stop. A `next` that waits in another thread ends at once."""
         self._closed.set()
         log = self._log
         if log is not None:

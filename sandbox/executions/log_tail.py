@@ -1,7 +1,7 @@
-"""The end of a log as text, and back: what is kept of the log of an execution that has ended.
+"""The end of a log as text, and back: what is recorded of an execution's log. Pure.
 
 A line for each entry: time, level, message, data as JSON. Further lines of a message are indented,
-so that none of them can pass for an entry of its own. Pure.
+so that no message can forge an entry.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _ENTRY: Final = re.compile(rf"([0-9TZ:.+-]{{1,40}}) ({'|'.join(get_args(Level))}
 
 
 def storable(text: str) -> str:
-    """`text` as every database takes it: no NUL, nothing that UTF-8 cannot hold."""
+    """`text` as every database takes it: without NUL, and valid in UTF-8."""
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def log_tail(entries: Sequence[LogEntry], *, most: int) -> str:
-    """The last entries as text of at most `most` bytes; of a longer entry, its end."""
+    """The last entries as text of at most `most` bytes; one longer entry loses its beginning."""
     lines: list[str] = []
     room = most
     for entry in reversed(entries):

@@ -1,4 +1,4 @@
-"""Reading what is on record: one execution, and lists of them, newest first."""
+"""Reads executions from the database: one by its id, and lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_LISTED: Final = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A part of a list, newest first; `next` is what to ask for what is older, if there is more."""
+    """A part of a list, newest first. `next` is the `before` of the next page, if there is one."""
 
     executions: tuple[Execution, ...]
     next: str | None = None
@@ -48,7 +48,7 @@ def find_page(database: sa.Engine, wanted: ExecutionQuery) -> Page:
     """The executions that are wanted, without their responses.
 
     Raises:
-        InvalidRequestError: `before` is none that a page had.
+        InvalidRequestError: `before` was the `next` of no page.
         DatabaseUnavailableError: the database cannot be used.
     """
     columns = EXECUTIONS.c
@@ -70,7 +70,7 @@ def find_page(database: sa.Engine, wanted: ExecutionQuery) -> Page:
 def find_ended(
     database: sa.Engine, *, since: float, function: str | None = None
 ) -> Iterator[Execution]:
-    """Those that ended at `since` (seconds since the epoch) or later, in that order.
+    """The executions that ended at `since` (seconds since the epoch) or later, in that order.
 
     Raises:
         DatabaseUnavailableError: the database cannot be used.

@@ -1,8 +1,8 @@
-"""Executions that nobody waits for: on record before they are promised, run by one server each.
+"""`ExecutionQueue`: asynchronous executions, on record before the caller gets their id.
 
-Every change of one names the state that it starts from, so that of two who want it one gets it:
-a server takes an execution by `claim`, and what it writes of it holds only while that claim is
-the last. So each ends once on record, whoever was killed meanwhile.
+Every change names the state that it starts from, so that of two servers that want to change an
+execution, only one can. A server claims an execution, and may write to it only while no other
+server has claimed it since. So each execution ends once on record, even if servers are killed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from sandbox.executions.model import Execution
 
 _c = EXECUTIONS.c
-# When a full queue may have room again, in seconds.
+# How many seconds after a refusal a full queue may have room again.
 _RETRY_AFTER: Final = 5.0
 LOST: Final = "the server that ran it ended before it did"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claimed:
-    """An execution that this server has taken, and is to run. `document` is its input."""
+    """An execution that this server has claimed. `document` is the rest of its call, as JSON."""
 
     execution: Execution
     document: str
@@ -45,15 +45,13 @@ class Claimed:
 
     @property
     def attempt(self) -> Attempt:
-        """How far it has come."""
         return Attempt(attempts=self.execution.attempts, retries=self.retries, waits=self.waits)
 
 
 class ExecutionQueue:
-    """The queue, as the server `owner` sees it; `most` is how many may wait.
+    """The queue, for the server `owner`. `most` and `most_bytes` limit what may wait.
 
-    Raises:
-        DatabaseUnavailableError: from every method, if the database cannot be used.
+    All methods raise DatabaseUnavailableError if the database cannot be used.
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class ExecutionQueue:
         self._clock = clock
 
     def put(self, execution: Execution, call: Call, *, retries: int) -> None:
-        """Put a `queued` execution on record, and wait until it is there for good.
+        """Record a `queued` execution durably.
 
         Raises:
             OverloadedError: the queue is full.
@@ -95,21 +93,21 @@ class ExecutionQueue:
                 raise InvalidRequestError("there is an execution of that id already") from None
 
     def waiting(self) -> int:
-        """How many wait for their turn or for their next attempt."""
+        """How many executions wait for their first or their next attempt."""
         with using(self._database), reading(self._database) as connection:
             return _waiting(connection)[0]
 
     def due_at(self) -> float | None:
-        """When the next one is due, in seconds since the epoch."""
+        """When the next execution is due, in seconds since the epoch."""
         query = sa.select(sa.func.min(_c.due_at)).where(WAITING)
         with using(self._database), reading(self._database) as connection:
             due_at: float | None = connection.scalar(query)
         return due_at
 
     def claim(self) -> Claimed | None:
-        """Take the one that has been due for longest; None if none is."""
+        """Claim the execution that has been due for longest; None if none is due."""
         now = self._clock()
-        # With PostgreSQL, two servers pass each other by; SQLite has one writer at a time.
+        # With PostgreSQL, servers skip each other's rows; SQLite has one writer at a time.
         first = (
             sa.select(_c.id)
             .where(WAITING, _c.due_at <= now)
@@ -148,16 +146,16 @@ class ExecutionQueue:
         )
 
     def finish(self, claimed: Claimed, ended: Execution) -> bool:
-        """Put on record how it ended, and forget its input unless it is `dead`.
+        """Record how it ended, and forget its input unless it is `dead`.
 
-        Whether that is how it ended: False if another server has taken it for lost meanwhile.
+        Returns False if another server has recovered it meanwhile: then nothing is recorded.
         """
         return self._change(self._is_ours(claimed), ended.id, to_row(ended))
 
     def again(self, claimed: Claimed, again: Again, *, code: str, message: str) -> Execution | None:
-        """Have it wait for its next attempt, unless somebody wants it cancelled.
+        """Make it wait for its next attempt, or end it if somebody has asked for that.
 
-        The execution as it is then; None as with `finish`.
+        Returns the execution as it is then; None if another server has recovered it meanwhile.
         """
         waiting = replace(
             claimed.execution,
@@ -170,12 +168,12 @@ class ExecutionQueue:
         return self._unless_unwanted(self._is_ours(claimed), waiting, waits=again.waits)
 
     def give_up(self, claimed: Claimed) -> Execution | None:
-        """See to one that this server has stopped on its own way out, as `recover` does."""
+        """Do for an execution that this server stops, as it ends, what `recover` would do."""
         lost = self._lost(claimed.execution, retries=claimed.retries)
         return self._unless_unwanted(self._is_ours(claimed), lost)
 
     def asked_to_cancel(self) -> list[str]:
-        """Ids of those that run here and that somebody wants cancelled."""
+        """The ids of executions that run here and are to be cancelled."""
         query = sa.select(_c.id).where(
             _c.status == "running", _c.owner == self._owner, _c.cancel_asked
         )
@@ -183,16 +181,16 @@ class ExecutionQueue:
             return list(connection.scalars(query))
 
     def running_owners(self) -> set[str]:
-        """The servers that run something, as far as the record says."""
+        """The servers that run executions, according to the record."""
         query = sa.select(_c.owner).distinct().where(_c.status == "running")
         with using(self._database), reading(self._database) as connection:
             return {owner for owner in connection.scalars(query) if owner is not None}
 
     def recover(self, dead: Collection[str]) -> int:
-        """See to what servers that have ended left running; how many there were.
+        """Recover executions of servers that have ended; how many there were.
 
-        Those with attempts left run again; the others are over, since a function may not bear to
-        run twice.
+        Those with attempts left run again. The others end, since a function may not be safe to run
+        twice.
         """
         query = sa.select(*LISTED).where(_c.status == "running", _c.owner.in_(dead))
         with using(self._database), reading(self._database) as connection:
@@ -210,7 +208,7 @@ class ExecutionQueue:
         return self._unless_unwanted(as_it_was, lost) is not None
 
     def _lost(self, execution: Execution, *, retries: int) -> Execution:
-        """One that somebody waited for has no retries: whoever it was has gone."""
+        """The execution after its server was lost. A synchronous one has no retries, and ends."""
         attempt = Attempt(attempts=execution.attempts, retries=retries)
         follows = after_loss(attempt, chance=random.random())  # noqa: S311 - spreads load
         if isinstance(follows, Over):
@@ -244,7 +242,7 @@ class ExecutionQueue:
     def _unless_unwanted(
         self, where: sa.ColumnElement[bool], execution: Execution, *, waits: int = 0
     ) -> Execution | None:
-        """Put on record what it is now; cancelled, if somebody has asked for that meanwhile."""
+        """Record its new state; or `cancelled`, if somebody has asked for that meanwhile."""
         values = {**_state(execution), "waits": waits, "owner": None}
         if self._change(sa.and_(where, sa.not_(_c.cancel_asked)), execution.id, values):
             return execution
@@ -257,7 +255,7 @@ class ExecutionQueue:
         id: str,  # noqa: A002 - the column's name
         values: dict[str, Any],
     ) -> bool:
-        """Set columns of the one that `where` holds for; its input goes with its end."""
+        """Set columns of the execution at `where`. If that ends it, delete its input."""
         with using(self._database), self._database.begin() as connection:
             changed = connection.execute(sa.update(EXECUTIONS).where(where).values(values))
             if changed.rowcount != 1:
@@ -269,7 +267,7 @@ class ExecutionQueue:
 
 
 def _waiting(connection: sa.Connection) -> tuple[int, int]:
-    """How many wait, and the bytes of their inputs."""
+    """How many executions wait, and the bytes of their inputs."""
     query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_c.input_bytes), 0)).where(
         WAITING
     )

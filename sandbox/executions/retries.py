@@ -1,9 +1,9 @@
-"""What follows when an execution that nobody waits for did not succeed. Pure.
+"""What follows when an asynchronous execution did not succeed. Pure.
 
-- The platform could not run it (engine away, no place): it waits and is tried again, without end;
-  that is no attempt of the function's.
-- The function failed: another attempt if its manifest has `retries` left, later each time.
-- A failure that another attempt would only repeat, or a cancellation: it has ended.
+- The platform could not run it (engine away, no place): it waits and is tried again, for ever.
+  That does not count as an attempt.
+- The function failed: it gets another attempt while `retries` are left, each after a longer delay.
+- It was cancelled, or would only fail again: it has ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sandbox.errors import Code
 if TYPE_CHECKING:
     from sandbox.executions.model import Status
 
-# The platform's own: what is away comes back, or an operator sees to it.
+# Failures of the platform: they pass, or an operator repairs them.
 PLATFORM: Final = frozenset(
     {
         Code.OVERLOADED,
@@ -25,7 +25,7 @@ PLATFORM: Final = frozenset(
         Code.DATABASE_UNAVAILABLE,
     }
 )
-# The same again would fail again.
+# Another attempt would fail in the same way.
 HOPELESS: Final = frozenset(
     {
         Code.INVALID_REQUEST,
@@ -42,10 +42,10 @@ _LONGEST_WAIT: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """How far an execution has come: `attempts` with the one that has just ended.
+    """How far an execution has come. `attempts` counts the one that has just ended too.
 
-    `retries` are those that may follow the first attempt; `waits`, how often in a row the
-    platform could not run it before.
+    `retries` is how many attempts may follow the first. `waits` is how often in a row the platform
+    could not run it before.
     """
 
     attempts: int
@@ -55,7 +55,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Again:
-    """It runs again, `delay` seconds from now; `attempts` and `waits` are counted from then on."""
+    """It runs again, `delay` seconds from now, with these counts of attempts and waits."""
 
     status: Status
     delay: float
@@ -73,10 +73,10 @@ class Over:
 def after_failure(
     code: str, attempt: Attempt, *, platform: bool, retry_after: float = 0.0, chance: float
 ) -> Again | Over:
-    """What follows on a failure with that code.
+    """What follows a failure with that code.
 
-    `platform`: it is no response of the function's, so that the code means what we say it means.
-    `retry_after`, in seconds, is the least to wait. `chance`, from 0 to 1, spreads the delays.
+    `platform` says that the code comes from the platform: a function may respond with any code.
+    `retry_after`, in seconds, is the shortest delay. `chance`, from 0 to 1, spreads the delays.
     """
     if platform and code in PLATFORM:
         attempts, waits = attempt.attempts - 1, attempt.waits + 1
@@ -95,7 +95,7 @@ def after_failure(
 
 
 def after_loss(attempt: Attempt, *, chance: float) -> Again | Over:
-    """What follows when the server that ran it has ended: how far it came, nobody knows."""
+    """What follows if its server has ended: nobody knows how far the attempt came."""
     if attempt.attempts <= attempt.retries:
         delay = backoff(attempt.attempts, longest=_LONGEST_DELAY, chance=chance)
         return Again(status="retrying", delay=delay, attempts=attempt.attempts, waits=0)
@@ -103,7 +103,7 @@ def after_loss(attempt: Attempt, *, chance: float) -> Again | Over:
 
 
 def not_begun(attempt: Attempt) -> Again:
-    """What follows where the attempt was refused before anything of it ran."""
+    """What follows if the attempt was refused before it began."""
     attempts = attempt.attempts - 1
     return Again(
         status="retrying" if attempts else "queued",
@@ -114,9 +114,9 @@ def not_begun(attempt: Attempt) -> Again:
 
 
 def backoff(number: int, *, longest: float, chance: float) -> float:
-    """Seconds to wait before the attempt that follows on failure `number`, from 1.
+    """Seconds to wait after failure `number`, counted from 1.
 
-    Twice as long each time, up to `longest`; of that between a half and all, by `chance`.
+    They double each time, up to `longest`; `chance` takes up to half of them away.
     """
     whole = min(longest, _FIRST_DELAY * 2.0 ** min(number - 1, 30))
     return whole * (0.5 + 0.5 * chance)

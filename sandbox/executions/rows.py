@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 _FIELDS: Final = tuple(field.name for field in fields(Execution))
-# What a call and its execution both hold, and what a call alone holds. Its id is the execution's.
+# The fields that a call and its execution share, and those that only the call has. A call's
+# `request_id` is the execution's `id`.
 _SHARED: Final = tuple(field.name for field in fields(Call) if field.name in _FIELDS)
 _DOCUMENT: Final = tuple(
     field.name for field in fields(Call) if field.name not in (*_SHARED, "request_id")
 )
-# What lists leave out: it may be large.
+# Lists leave out the response, which may be large.
 LISTED: Final = tuple(column for column in EXECUTIONS.c if column.name != "response")
 
 
@@ -42,10 +43,10 @@ def _stored(value: Any) -> Any:
 
 
 def to_execution(row: sa.RowMapping | Mapping[str, Any]) -> Execution:
-    """The execution in a row; without `response` where that was not read."""
+    """The execution in a row, without a `response` if the row has none."""
     values = {name: row[name] for name in _FIELDS if name in row}
     if values["status"] == "queued" or values["status"] == "running":
-        values["due_at"] = None  # in the table it is the place in the queue
+        values["due_at"] = None  # the table has the position in the queue there
     if isinstance(values.get("response"), str):
         values["response"] = json.loads(values["response"])
     return Execution(**values)
@@ -67,7 +68,7 @@ def new_execution(call: Call, *, status: Literal["queued", "running"], now: floa
 
 
 def to_document(call: Call) -> str:
-    """What a call is to run with, as JSON text: all of it that its execution does not hold."""
+    """The fields of a call that its execution does not have, as JSON text."""
     return dump_json({name: getattr(call, name) for name in _DOCUMENT})
 
 

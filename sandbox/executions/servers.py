@@ -1,8 +1,8 @@
-"""Which servers that share a database are alive.
+"""Which of the servers that share a database are alive.
 
-On the same store: by the lock that each holds there, which the kernel drops when its process ends.
-Elsewhere: by a number that each counts up in the database; one that stands still for a minute, by
-the clock of whoever looks, has ended. No clocks of two machines are compared.
+A server on the same store holds a lock there, which the kernel releases when its process ends. A
+server elsewhere increments a number in the database: if that stands still for a minute, the server
+has ended. The minute is measured by the observer, so clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _SILENT_SECONDS: Final = 60.0
 
 
 class ServerHeartbeat:
-    """This process among those that share the database; on record from the beginning.
+    """This process, on record among the servers that share the database.
 
     Raises:
-        DatabaseUnavailableError: the database cannot be used; so do `beat` and `dead`.
+        DatabaseUnavailableError: also from its methods, if the database cannot be used.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class ServerHeartbeat:
             raise
 
     def beat(self) -> None:
-        """Tell the others that this one lives. Every `BEAT_SECONDS` is often enough."""
+        """Tell the others that this server lives. To be called every `BEAT_SECONDS`."""
         own = SERVERS.c.owner == self.id
         with using(self._database), self._database.begin() as connection:
             connection.execute(sa.update(SERVERS).where(own).values(beat=SERVERS.c.beat + 1))
 
     def dead(self, owners: Collection[str]) -> set[str]:
-        """Which of these have ended. One of another machine only after a minute of looking."""
+        """Which of these have ended. For servers elsewhere, that takes a minute of calls."""
         with using(self._database), reading(self._database) as connection:
             rows = connection.execute(sa.select(SERVERS).where(SERVERS.c.owner.in_(owners))).all()
         known = {row.owner: row for row in rows}
@@ -79,15 +79,15 @@ class ServerHeartbeat:
         return gone
 
     def others(self) -> set[str]:
-        """All servers on record but this one."""
+        """All other servers on record."""
         with using(self._database), reading(self._database) as connection:
             return set(connection.scalars(sa.select(SERVERS.c.owner))) - {self.id}
 
     def forget(self, owners: Collection[str]) -> None:
-        """Take servers that have ended, and whose executions are seen to, off the record."""
+        """Delete servers that have ended, once their executions are recovered."""
         with using(self._database), self._database.begin() as connection:
             connection.execute(sa.delete(SERVERS).where(SERVERS.c.owner.in_(owners)))
 
     def close(self) -> None:
-        """Give up the lock. What is left on record of this one is for the others to see to."""
+        """Release the lock. The other servers recover what this one leaves on record."""
         self._owner.close()

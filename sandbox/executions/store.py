@@ -1,7 +1,7 @@
-"""`ExecutionStore`: all that is on record of executions, behind one object.
+"""`ExecutionStore`: the record of executions, behind one object.
 
-Those that somebody waits for are recorded behind their response, by a thread of its own; the
-others stand in the queue, and every step of theirs is on record before the next.
+A synchronous execution is recorded after its response, by a thread. An asynchronous one is in the
+queue, which records each of its steps before the next begins.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from sandbox.config.settings import Settings
     from sandbox.executions.model import Execution, ExecutionQuery
 
-# How many go in one transaction, so that nobody waits long for SQLite's lock.
+# How many executions one transaction deletes, so that nobody waits long for SQLite's lock.
 _FORGOTTEN_AT_ONCE: Final = 1000
 
 
 def open_store(settings: Settings, *, clock: Callable[[], float] = time.time) -> ExecutionStore:
-    """The record of executions that the settings name, for a process that runs some.
+    """The record of executions that the settings name, for a process that runs executions.
 
     Raises:
         InvalidSettingsError, DatabaseUnavailableError: see `open_database`.
@@ -49,7 +49,7 @@ def open_store(settings: Settings, *, clock: Callable[[], float] = time.time) ->
 class ExecutionStore:
     """Executions on record. Safe to use from many threads; whoever opens it closes it.
 
-    `database` is the database, where others may keep tables of their own.
+    Others may keep tables of their own in its `database`.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class ExecutionStore:
         return self._writer.failing
 
     def record(self, execution: Execution) -> None:
-        """Record one that somebody waits for, as it is now. Takes microseconds, never fails."""
+        """Record a synchronous execution as it is now. Takes microseconds, never fails."""
         self._writer.put(execution)
 
     def get(self, id: str) -> Execution | None:  # noqa: A002 - the field's name
-        """The execution of that id, with its response where it is kept.
+        """The execution of that id, with its response if it is kept.
 
         Raises:
             DatabaseUnavailableError: the database cannot be used.
@@ -102,7 +102,9 @@ class ExecutionStore:
         return queries.find_page(self.database, wanted)
 
     def forget(self) -> int:
-        """Delete what ended too long ago, and the oldest of what is too many; how many that were.
+        """Delete executions that ended too long ago, and the oldest above the number to keep.
+
+        Returns how many it has deleted.
 
         Raises:
             DatabaseUnavailableError: the database cannot be used.
@@ -136,7 +138,7 @@ class ExecutionStore:
                 return deleted
 
     def close(self) -> None:
-        """Write what is left, then let go of the database."""
+        """Write what is left, then close the database."""
         if self._closed:
             return
         self._closed = True

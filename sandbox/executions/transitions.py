@@ -1,4 +1,7 @@
-"""What anybody may change of an execution on record, whichever server runs it."""
+"""Changes of an execution that any process may make, whichever server runs it.
+
+All of them raise DatabaseUnavailableError if the database cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,7 @@ _CANCELLED: Final = "cancelled while it waited"
 
 
 def cancel_waiting(database: sa.Engine, id: str, *, now: float) -> bool:  # noqa: A002 - the column's name
-    """End one that waits, so that it never runs; False if it does not wait.
-
-    Raises:
-        DatabaseUnavailableError: the database cannot be used; so do the others.
-    """
+    """End an execution that waits, so that it never runs; False if it does not wait."""
     statement = (
         sa.update(EXECUTIONS)
         .where(_c.id == id, WAITING)
@@ -39,7 +38,7 @@ def cancel_waiting(database: sa.Engine, id: str, *, now: float) -> bool:  # noqa
 
 
 def ask_cancel(database: sa.Engine, id: str) -> bool:  # noqa: A002 - the column's name
-    """Ask whichever server runs it to kill it; False if it does not run."""
+    """Ask the server that runs an execution to kill it; False if it does not run."""
     statement = (
         sa.update(EXECUTIONS).where(_c.id == id, _c.status == "running").values(cancel_asked=True)
     )
@@ -48,7 +47,7 @@ def ask_cancel(database: sa.Engine, id: str) -> bool:  # noqa: A002 - the column
 
 
 def retry(database: sa.Engine, id: str, *, now: float) -> bool:  # noqa: A002 - the column's name
-    """Have one that is `dead` begin anew, with all its attempts; False if it is not dead."""
+    """Start a `dead` execution anew, with all its attempts; False if it is not dead."""
     statement = (
         sa.update(EXECUTIONS)
         .where(_c.id == id, _c.status == "dead")

@@ -1,4 +1,4 @@
-"""The threads behind the queue: they take what is due, and look after what is on record."""
+"""`Workers`: the threads that run queued executions, and one that maintains the record."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How often to look for what others have put into the queue, or want cancelled.
+# How often to look for executions that other servers have queued, or want cancelled.
 _POLL_SECONDS: Final = 1.0
 _FORGET_SECONDS: Final = 60.0
-# How long to leave a database alone that could not be used.
+# How long to wait after the database could not be used.
 _AWAY_SECONDS: Final = 2.0
 
 
 class Workers:
-    """Runs what is due by `run`, as many at once as the settings say; asks `cancel` for an id."""
+    """Calls `run` with executions that are due, and `cancel` with ids that are to be cancelled."""
 
     def __init__(
         self,
@@ -45,37 +45,39 @@ class Workers:
         self._stopping = False
         self._closing = threading.Event()
         self._pool = ThreadPoolExecutor(store.settings.workers, thread_name_prefix="execution")
-        self._taker = threading.Thread(target=self._take, name="execution-queue", daemon=True)
-        self._carer = threading.Thread(target=self._care, name="execution-care", daemon=True)
+        self._claimer = threading.Thread(target=self._claim, name="execution-queue", daemon=True)
+        self._maintainer = threading.Thread(
+            target=self._maintain, name="execution-maintenance", daemon=True
+        )
 
     def start(self) -> None:
-        """Begin: first with what servers that have ended left behind."""
-        self._carer.start()
-        self._taker.start()
+        """Start the threads."""
+        self._maintainer.start()
+        self._claimer.start()
 
     def wake(self) -> None:
-        """Look at the queue now: something was put there."""
+        """Look at the queue now: an execution was put there."""
         with self._changed:
             self._woken = True
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Take no more; what runs goes on."""
+        """Claim no more executions. Running ones go on."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        if self._taker.is_alive():
-            self._taker.join()
+        if self._claimer.is_alive():
+            self._claimer.join()
 
     def close(self, *, wait: bool = True) -> None:
-        """End; unless told not to, wait until all that runs has ended."""
+        """End; with `wait`, after all running executions have ended."""
         self.stop()
         self._pool.shutdown(wait=wait)
         self._closing.set()
-        if self._carer.is_alive():
-            self._carer.join()
+        if self._maintainer.is_alive():
+            self._maintainer.join()
 
-    def _take(self) -> None:
+    def _claim(self) -> None:
         away = False
         while self._room():
             pause = _POLL_SECONDS
@@ -85,9 +87,9 @@ class Workers:
                 away = False
             except DatabaseUnavailableError as error:
                 if not away:
-                    log.error("the queue of executions stands still: %s", error)
+                    log.error("the queue of executions cannot be read: %s", error)
                 away, claimed, pause = True, None, _AWAY_SECONDS
-            except Exception:  # the edge of a thread, which has to go on
+            except Exception:  # the edge of a thread, which must not end
                 log.exception("the queue of executions could not be read")
                 claimed = None
             if claimed is None:
@@ -98,7 +100,7 @@ class Workers:
                 self._pool.submit(self._work, claimed)
 
     def _room(self) -> bool:
-        """Wait until one more may run; False if none will."""
+        """Wait until one more execution may run; False when stopping."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._free > 0)
             return not self._stopping
@@ -106,7 +108,7 @@ class Workers:
     def _next(self) -> Claimed | None:
         with self._changed:
             self._woken = False
-        # Looking takes no lock, taking does.
+        # Looking takes no lock; claiming does.
         due_at = self._store.queue.due_at()
         if due_at is None or due_at > self._store.clock():
             return None
@@ -132,7 +134,7 @@ class Workers:
                 self._free += 1
                 self._changed.notify_all()
 
-    def _care(self) -> None:
+    def _maintain(self) -> None:
         beat = forget = time.monotonic()
         while True:
             now = time.monotonic()
@@ -141,18 +143,18 @@ class Workers:
                     self._cancel(id)
                 if now >= beat:
                     beat = now + BEAT_SECONDS
-                    self._look_after_servers()
+                    self._recover()
                 if now >= forget:
                     forget = now + _FORGET_SECONDS
                     self._store.forget()
             except DatabaseUnavailableError as error:
-                log.debug("executions are not looked after for now: %s", error)
-            except Exception:  # the edge of a thread, which has to go on
-                log.exception("executions could not be looked after")
+                log.debug("the record of executions cannot be maintained: %s", error)
+            except Exception:  # the edge of a thread, which must not end
+                log.exception("the record of executions could not be maintained")
             if self._closing.wait(_POLL_SECONDS):
                 return
 
-    def _look_after_servers(self) -> None:
+    def _recover(self) -> None:
         server, queue = self._store.server, self._store.queue
         server.beat()
         dead = server.dead(server.others() | queue.running_owners())
@@ -161,5 +163,5 @@ class Workers:
         count = queue.recover(dead)
         server.forget(dead)
         if count:
-            log.warning("%d executions were left behind by servers that ended", count)
+            log.warning("%d executions were recovered from servers that have ended", count)
             self.wake()

@@ -1,9 +1,9 @@
-"""The thread that writes what becomes of executions that somebody waits for.
+"""`Writer`: the thread that records synchronous executions.
 
 An invocation leaves its execution here and goes on: it never waits for the database, and never
-fails because of it. They are gathered for a moment and written together; an execution that begins
-and ends within it is written once. While the database cannot be written, they are kept up to a
-number, then the oldest go: they are counted, and the log says so once.
+fails because of it. Executions are gathered for a moment and written together; one that begins and
+ends within that moment is written once. While the database cannot be written, only so many are
+kept; the oldest of more are dropped and counted.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GATHER_SECONDS: Final = 0.2
-# Written at once when there are that many.
+# So many executions are written at once.
 _BATCH: Final = 500
 _RETRY_SECONDS: Final = 2.0
-# SQLite's integers.
+# The range of SQLite's integers.
 _LEAST: Final = -(2**63)
 _MOST: Final = 2**63 - 1
-# The database's own trouble, which passes: away, locked, full.
+# Troubles of the database that pass: it is away, locked, or full.
 _AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError, OSError)
 
 
 class Writer:
     """Writes executions of the server `owner`, in a thread of its own.
 
-    Safe to use from many threads. `capacity` is how many it keeps while they cannot be written.
+    Safe to use from many threads. It keeps at most `capacity` executions that cannot be written.
     """
 
     def __init__(self, database: sa.Engine, *, owner: str, capacity: int = 10_000) -> None:
@@ -54,10 +54,10 @@ class Writer:
         self._upsert = _upsert(database.dialect.name)
         self._upsert_many = _upsert_many_sqlite() if database.dialect.name == "sqlite" else None
         self._changed = threading.Condition()
-        # By id, the oldest first. `_writing` is what the thread has in its hands.
+        # By id, the oldest first. The thread is writing those in `_writing`.
         self._waiting: dict[str, Execution] = {}
         self._writing: dict[str, Execution] = {}
-        # Those whose beginning is on record: if their end were dropped, they would run for ever.
+        # Recorded as running: without their end, they would seem to run for ever.
         self._begun: set[str] = set()
         self._dropped = 0
         self._failing = False
@@ -77,7 +77,7 @@ class Writer:
         return self._failing
 
     def put(self, execution: Execution) -> None:
-        """Write it soon; it replaces one of that id that is not written yet."""
+        """Write it soon, in place of an unwritten one of the same id."""
         with self._changed:
             self._waiting[execution.id] = execution
             if len(self._waiting) + len(self._writing) > self._capacity:
@@ -86,12 +86,12 @@ class Writer:
                 self._changed.notify_all()
 
     def get(self, id: str) -> Execution | None:  # noqa: A002 - the column's name
-        """The execution of that id, if it is not written yet."""
+        """The execution of that id that is not written yet."""
         with self._changed:
             return self._waiting.get(id) or self._writing.get(id)
 
     def flush(self, *, timeout: float) -> bool:
-        """Wait until what was put is written, at most `timeout` seconds; whether it is."""
+        """Wait up to `timeout` seconds until everything is written; whether it is."""
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
@@ -100,7 +100,7 @@ class Writer:
             ) and not (self._waiting or self._writing)
 
     def close(self, *, timeout: float = 10.0) -> None:
-        """Write what is left and end, after at most about `timeout` seconds."""
+        """Write the rest and end, within about `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -144,11 +144,11 @@ class Writer:
                     self._changed.wait_for(lambda: self._closing, _RETRY_SECONDS)
 
     def _row(self, execution: Execution) -> dict[str, Any]:
-        # Here, and not where the execution comes from, which has better things to do.
+        # In this thread, to spare the invocation the work.
         return to_row(execution, self._bookkeeping)
 
     def _write(self, executions: Mapping[str, Execution]) -> Exception | None:
-        """Write all at once; why the database could not be written."""
+        """Write all together; the error if the database cannot be written."""
         try:
             rows = [self._row(one) for one in executions.values()]
             with self._database.begin() as connection:
@@ -158,7 +158,7 @@ class Writer:
                     connection.execute(self._upsert_many, {"rows": _as_json(rows)})
         except _AWAY as error:
             return error
-        except Exception:  # one of them is not to the database's taste: the others are written
+        except Exception:  # the database refuses one of them: write the others
             return self._write_singly(executions)
         return None
 
@@ -168,8 +168,8 @@ class Writer:
                 with self._database.begin() as connection:
                     connection.execute(self._upsert, [self._row(execution)])
             except _AWAY as error:
-                return error  # all are tried again: to write one twice changes nothing
-            except Exception:  # the edge of a thread, which has to go on
+                return error  # all are tried again: writing one twice changes nothing
+            except Exception:  # the edge of a thread, which must not end
                 self._dropped += 1
                 log.exception("the execution %s was not recorded", execution.id)
         return None
@@ -182,7 +182,7 @@ class Writer:
                 self._begun.discard(id)
 
     def _tell(self, error: Exception | None) -> None:
-        """Log it when the database goes away, and when it is back."""
+        """Log when the database goes away, and when it is back."""
         if error is not None and not self._failing:
             log.error("executions are not recorded for now: %s", unavailable(self._database, error))
         elif error is None and self._failing:
@@ -191,26 +191,26 @@ class Writer:
 
 
 def _upsert(dialect: str) -> Any:
-    """Insert a row, or replace the same execution's own, as long as that has not ended."""
+    """A statement that inserts an execution, or replaces its row while that is running."""
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return _or_replace(insert(EXECUTIONS))
 
 
 def _upsert_many_sqlite() -> Any:
-    """The same for many rows, as JSON in `rows`.
+    """The same for many rows in one statement, as JSON in `rows`.
 
-    In one statement, since the driver gives up the interpreter for each, and invocations take it.
+    For each statement the driver releases the interpreter, and may wait long to get it back.
     """
     row = sa.func.json_each(sa.bindparam("rows")).table_valued("value")
     names = [column.name for column in EXECUTIONS.c]
     values = [sa.func.json_extract(row.c.value, f"$.{name}") for name in names]
-    # Without a condition, ON CONFLICT would be read as that of a join.
+    # Without a condition, SQLite would read ON CONFLICT as the ON of a join.
     source = sa.select(*values).where(sa.true())
     return _or_replace(sqlite.insert(EXECUTIONS).from_select(names, source))
 
 
 def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as JSON. Raises ValueError for numbers that the database would make others of."""
+    """The rows as JSON. Raises ValueError for numbers that the database would change."""
     for row in rows:
         if any(isinstance(value, int) and not _LEAST <= value <= _MOST for value in row.values()):
             raise ValueError("an integer of more than 64 bits")

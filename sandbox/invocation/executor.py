@@ -1,8 +1,8 @@
 """One invocation from request to response, in the order in which it happens.
 
 A failure of the function is a response; only a failure of the platform is an exception.
-Every invocation has one deadline, and on every path its container is removed: behind the
-response when the function has answered, before the response when it had to be killed.
+An invocation has one deadline. Its container is always removed: after the response if the function
+has answered, before the response if the function had to be killed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Executor:
             )
             return (yield from self._run(invocation, add_token(payload, token)))
         finally:
-            # Before anybody has the response, and however it ended.
+            # Before anybody has the response, so that no token outlives its invocation.
             tokens.revoke(token)
 
     def _run(self, invocation: Invocation, payload: bytes) -> Steps[FunctionResponse]:
@@ -134,7 +134,7 @@ class Executor:
                 self._launcher.remove(instance)
                 response = invocation.killed(instance, stopped)
         except BaseException as error:
-            # Ours failed, or Ctrl-C: the container goes before anything else happens.
+            # The platform failed, or Ctrl-C: the container goes before anything else happens.
             try:
                 if not isinstance(error, GeneratorExit):
                     yield BLOCKING
@@ -143,7 +143,7 @@ class Executor:
             raise
         finally:
             invocation.cancellation.forget(kill)
-            # One who cancels late may have it killed though it has answered.
+            # A late cancellation may have killed the container after its answer.
             reusable = reusable and not invocation.cancellation.cancelled
             self._pool.release(instance, reusable=reusable, gently=gently)
         return response

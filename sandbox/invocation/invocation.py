@@ -1,7 +1,7 @@
-"""One invocation under way: its clock, what was heard so far, and the response it leads to.
+"""One invocation under way: its clock, its log, and the response it leads to.
 
-It is handed an instance, which is a container that runs, and that may still boot. Who makes and
-removes them is `sandbox.containers.launcher`; who keeps them, `sandbox.pool`.
+An invocation is given an instance: a container that has booted, or still boots.
+`sandbox.containers.launcher` makes and removes instances; `sandbox.pool` keeps them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 # After a kill, how long to wait for the stream to end, for the last of the logs.
 _DRAIN_SECONDS: Final = 1.0
-# What a chunk or an entry counts for at least, in bytes.
+# However short a chunk or an entry is, it is work: it counts as this many bytes.
 _SHORT: Final = 256
-# How long to rest from the work that a flood makes, as a multiple of it, when a cap is reached.
+# When a flood of logs reaches a cap, the rest after each piece of work, as a multiple of its time.
 _LONGEST_REST: Final = 8.0
-# After a handler's answer, how long to wait for what it printed before.
+# After a handler's answer, how long to wait for what the handler printed before it, in seconds.
 _LINGER_SECONDS: Final = 0.1
 
 
@@ -87,19 +87,19 @@ class Invocation:
         self._served_at = self._asked_at
         self._ready_at: float | None = None
         self._answered_at: float | None = None
-        # Whether the instance may serve another request: nothing out of the ordinary has happened.
+        # Nothing out of the ordinary has happened: the instance may serve another request.
         self.went_well = False
 
     def granted(self, at: float) -> None:
-        """Its turn came `at` that time of `time.monotonic`; from then on it is served."""
+        """Note when its turn came, on the clock of `time.monotonic`."""
         self._served_at = at
 
     def converse(
         self, instance: Instance, payload: bytes, *, last: bool
     ) -> Steps[FunctionError | None]:
-        """Ask, and listen until the function has answered or ended.
+        """Send the request, and listen until the function has answered or ended.
 
-        Returns what it is to be killed for, or None.
+        Returns the error to kill the function for, or None.
         """
         if instance.failure is not None:
             return instance.failure
@@ -108,12 +108,12 @@ class Invocation:
             yield BLOCKING
         self._log.add(instance.collector.entries)
         instance.ask(payload, self._request.request_id, last=last)
-        if instance.container.sending:  # it takes its input while it writes: both are done at once
-            yield BLOCKING
+        if instance.container.sending:
+            yield BLOCKING  # `receive` sends the rest, and a loop calls it only for output
         if not self._cold:
             self._ready_at = self._served_at
         elif self.deployment.function.interface == "stdio":
-            # What a script does first cannot be told from what it does then.
+            # A script does not tell when it has booted.
             self._ready_at = time.monotonic()
         try:
             yield from self._listen(instance)
@@ -139,9 +139,8 @@ class Invocation:
                 chunk = yield Receive(instance.container, until)
             except TimeoutError:
                 if instance.collector.complete:
-                    return  # what it printed before may be lost: it has closed its stderr
+                    return  # the function has closed its stderr: nothing more comes
                 raise
-            # However short, each is work.
             heard += 0 if chunk is None else max(len(chunk.data), _SHORT)
             if light and heard > LIGHT:
                 light = False
@@ -149,14 +148,14 @@ class Invocation:
             began = time.thread_time()
             entries = instance.hear(chunk)
             self._log.add(entries)
-            # A large answer is work too, but no flood: nobody is to wait for it.
+            # A large answer is work too, but no flood: its caller should not have to wait.
             if not light and (entries or instance.collector.spoiled):
                 self._rest(time.thread_time() - began, instance.collector.filled)
 
     def _rest(self, worked: float, filled: float) -> None:
-        """Leave the interpreter to others after `worked` seconds; a flood waits in its pipe.
+        """Leave the interpreter to other threads after `worked` seconds of work on a flood.
 
-        The nearer a function is to its caps, the more slowly it is heard.
+        The flood waits in its pipe. The nearer a function is to its caps, the longer the rest.
         """
         left = max(self.deadline - time.monotonic(), 0.0)
         time.sleep(min(_LONGEST_REST * filled * worked, left))
@@ -186,7 +185,7 @@ class Invocation:
         )
 
     def drain(self, instance: Instance) -> None:
-        """Take what a function that is being killed had still written, for its logs."""
+        """Read the last of the log of a function that is being killed."""
         deadline = time.monotonic() + _DRAIN_SECONDS
         while not instance.ended:
             try:
@@ -211,7 +210,7 @@ class Invocation:
         if report is not None and report.ended:
             death = death_from(report)
         else:
-            # Init was killed too, or is not there: the engine knows how it ended.
+            # Init was killed too, or is missing: only the engine knows how the container ended.
             yield BLOCKING
             ended = instance.wait()
             death = death_from(None, exit_code=ended.exit_code, oom_killed=ended.oom_killed)
@@ -260,7 +259,7 @@ class Invocation:
     def _response(
         self, instance: Instance, parsed: Parsed, error: FunctionError | None
     ) -> FunctionResponse:
-        # What came with the response itself, such as the logs of a stdio function's document.
+        # Some entries come only with the response, such as those in a stdio function's document.
         logs = parsed.logs
         report = instance.collector.report
         network = instance.gateway.stats()
@@ -302,14 +301,14 @@ class Invocation:
 
 
 def cancelled_error() -> FunctionError:
-    """CANCELLED: the caller went away."""
+    """CANCELLED: the caller no longer wants a response."""
     return FunctionError(code=Code.CANCELLED, message="the caller cancelled it")
 
 
 def _used(report: Report | None, instance: Instance) -> tuple[float | None, int | None]:
     """CPU time in milliseconds, and peak memory in bytes, of this request.
 
-    Init sees all of the container; where it cannot, the bootstrap tells its own.
+    Init measures the whole container; where it cannot, the bootstrap reports its own process.
     """
     told = instance.collector.usage
     cpu = told.cpu_ms if told else None

@@ -1,4 +1,4 @@
-"""Invocations through a process that is running already, over a Unix socket of the same user.
+"""Invocations through a process that is already running, over a Unix socket of the same user.
 
-Light on purpose: a client is a command line that should answer at once.
+Its client imports little: it is a command line that should answer at once.
 """

@@ -34,18 +34,22 @@ if TYPE_CHECKING:
 
 # A server that is alive greets at once; one that is stopped never does.
 _GREETING_SECONDS: Final = 2.0
-# After Ctrl-C: how long to wait until the server has removed the container.
+# After Ctrl-C, how long to wait until the server has removed the container.
 _CANCEL_SECONDS: Final = 10.0
-# Responses and logs have caps of their own, which are the server's.
+# The server caps responses and logs.
 _MOST_BYTES: Final = 1 << 32
 
 
 class NotTakenError(Exception):
-    """The server has not taken the request: it is safe to run it in another way."""
+    """The server has not taken the call: it is safe to invoke in another way."""
 
 
 class Connection:
-    """A connection to a server, for one invocation. `max_request` is in bytes."""
+    """A connection to a server, for one invocation. `max_request` is in bytes.
+
+    Raises:
+        NotTakenError: the server does not greet as it should.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -61,8 +65,8 @@ class Connection:
         """The text of the response document; `on_log` is called with each entry as it comes.
 
         Raises:
-            NotTakenError: the server went away, or the request is too large for it.
-            SandboxError: what `Sandbox.invoke` raised at the other end.
+            NotTakenError: the server went away, or the call is too large for it.
+            SandboxError: as `Sandbox.invoke` raises it, from the server.
         """
         line = encode(call)
         if len(line) > 2 * self.max_request + ENVELOPE_BYTES:
@@ -80,7 +84,6 @@ class Connection:
             raise
 
     def close(self) -> None:
-        """Hang up."""
         self._socket.close()
 
     def _answer(self, on_log: Callable[[dict[str, Any]], None]) -> str:
@@ -102,14 +105,14 @@ class Connection:
         )
 
     def _raise_refusal(self) -> None:
-        """What the server had said before it hung up: that it is overloaded, for example."""
+        """Raise the error that the server sent before it hung up: it may be overloaded."""
         with contextlib.suppress(OSError, MessageError):
             for message in self._messages():
                 if isinstance(message, Failure):
                     raise error_from(message)
 
     def _cancel(self) -> None:
-        """Have the server kill the invocation, and wait until it has."""
+        """Have the server kill the invocation, and wait until that is done."""
         with contextlib.suppress(OSError, MessageError):
             self._socket.shutdown(socket.SHUT_WR)
             deadline = time.monotonic() + _CANCEL_SECONDS

@@ -1,12 +1,12 @@
-"""What client and server say to each other: JSON documents, one on a line. No I/O here.
+"""The messages between client and server: JSON documents, one on a line. No I/O here.
 
-    server  hello      which protocol, and how large a request may be
-    client  invoke     one invocation
+    server  hello      the version of the protocol, and how large a request may be
+    client  invoke     a `Call`
     server  log        each log entry, as it comes
     server  response   the response document; or
-            failure    the platform could not serve
+            failure    an error of the platform
 
-Then the server hangs up. A client that hangs up before that cancels its invocation.
+Then the server hangs up. If the client hangs up first, the invocation is cancelled.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sandbox.call import Call
 from sandbox.errors import InternalError, OverloadedError, SandboxError
 
 PROTOCOL: Final = 1
-# A request in JSON, its uploads in base64, beside which a message has little more.
+# How much a message may have besides its request, which is JSON with uploads in base64.
 ENVELOPE_BYTES: Final = 64 * 1024
 
 
 class MessageError(Exception):
-    """A line that is no message of this protocol."""
+    """A line is no message of this protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,14 @@ class LogMessage:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """The response document, as text: it is printed as it is."""
+    """The response document, as the text to print."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An error of the platform: what a `SandboxError` holds."""
+    """An error of the platform: the contents of a `SandboxError`."""
 
     code: str
     message: str
@@ -83,38 +83,38 @@ _KINDS: Final[dict[str, type | tuple[type, ...]]] = {
 
 
 def encode(message: Message) -> bytes:
-    """The message as one line. ASCII only: a lone surrogate stays the escape that it was."""
+    """The message as one line. ASCII only, so that lone surrogates stay escapes."""
     document = {item.name: getattr(message, item.name) for item in fields(message)}
     text = json.dumps({"type": _NAMES[type(message)], **document}, separators=(",", ":"))
     return text.encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> Message:
-    """The message that a line is.
+    """The message on a line.
 
     Raises:
-        MessageError: it is none, or of another protocol.
+        MessageError: it is no message, or one of another version of the protocol.
     """
     try:
         document = json.loads(line)
         kind = _TYPES[document.pop("type")]
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
-        raise MessageError("no message") from None
+        raise MessageError("no message of this protocol") from None
     expected = {item.name: _KINDS[str(item.type)] for item in fields(kind)}
     for name, value in document.items():
         if name not in expected or not isinstance(value, expected[name]):
-            raise MessageError(f"{_NAMES[kind]} has a bad field: {name!r}")
+            raise MessageError(f"{_NAMES[kind]} with a bad field: {name!r}")
     try:
         message = kind(**document)
     except TypeError:
-        raise MessageError(f"{_NAMES[kind]} lacks a field") from None
+        raise MessageError(f"{_NAMES[kind]} without a field") from None
     if isinstance(message, Hello) and message.protocol != PROTOCOL:
         raise MessageError(f"protocol {message.protocol}, not {PROTOCOL}")
     return message
 
 
 class LineReader:
-    """Cuts what arrives into lines of at most `most` bytes."""
+    """Splits a stream into lines of at most `most` bytes."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -122,7 +122,7 @@ class LineReader:
         self._searched = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are complete now, without their ends.
+        """The lines that these bytes complete, without their ends.
 
         Raises:
             MessageError: a line is longer than it may be.
@@ -147,7 +147,7 @@ def failure_from(error: SandboxError) -> Failure:
 
 
 def error_from(failure: Failure) -> SandboxError:
-    """The error that a message tells of, of the class that it had."""
+    """The error in a message, of the class that it had."""
     for kind in SandboxError.__subclasses__():
         if kind.code != failure.code:
             continue

@@ -1,8 +1,8 @@
 """The server's side: a thread for each connection, each with one invocation.
 
-Whoever can connect is the same user, who could run anything anyway. Even so nothing that a
-client does can harm others: the number of connections, the size of a request and the time that
-a client may take are bounded, and a client that goes away has its invocation cancelled.
+Only processes of the same user can connect, and these could run anything anyway. Even so, no client
+can harm others: the number of connections, the size of a request and the time that a client may
+take are bounded, and the invocation of a client that hangs up is cancelled.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class AddressInUseError(Exception):
 class LocalServer:
     """Serves invocations at `address` until it is closed; a context manager.
 
-    While `is_current` says no, clients are turned away, and run on their own.
+    While `is_current` returns False, clients are turned away, and invoke without this server.
 
     Raises:
         AddressInUseError: another process serves there.
@@ -98,7 +98,7 @@ class LocalServer:
         self._invoker = invoker
         self._limits = limits
         self._is_current = is_current
-        self._under_way: dict[threading.Thread, Cancellation] = {}
+        self._running: dict[threading.Thread, Cancellation] = {}
         self._lock = threading.Lock()
         self._closing = False
         self._resources = contextlib.ExitStack()
@@ -107,7 +107,7 @@ class LocalServer:
         self._accepting.start()
 
     def stop(self) -> None:
-        """Take no more, and leave the address to others. What is under way goes on."""
+        """Accept no more clients, and free the address. Running invocations go on."""
         with self._lock:
             if self._closing:
                 return
@@ -118,13 +118,13 @@ class LocalServer:
         self._resources.close()
 
     def close(self) -> None:
-        """Take no more, cancel what is under way, and wait until it has ended."""
+        """Accept no more clients, cancel running invocations, and wait until they have ended."""
         self.stop()
         with self._lock:
-            under_way = dict(self._under_way)
-        for cancellation in under_way.values():
+            running = dict(self._running)
+        for cancellation in running.values():
             cancellation.cancel()
-        for thread in under_way:
+        for thread in running:
             thread.join()
 
     def __enter__(self) -> Self:
@@ -138,7 +138,7 @@ class LocalServer:
             try:
                 connection, _ = self._listening.accept()
             except OSError:
-                if not self._closing:  # out of descriptors, perhaps: later there may be some
+                if not self._closing:  # out of descriptors, perhaps; there may be some later
                     threading.Event().wait(0.1)
                 continue
             connection.settimeout(self._limits.patience)
@@ -150,18 +150,18 @@ class LocalServer:
                 daemon=True,
             )
             with self._lock:
-                taken = not self._closing and len(self._under_way) < self._limits.connections
+                taken = not self._closing and len(self._running) < self._limits.connections
                 if taken:
-                    self._under_way[thread] = cancellation
+                    self._running[thread] = cancellation
             if taken:
                 thread.start()
             else:
                 self._turn_away(connection)
 
     def _turn_away(self, connection: socket.socket) -> None:
-        """Greet, so that the client knows what it talks to, and refuse."""
+        """Greet the client, so that it knows this protocol, and refuse it."""
         refusal = OverloadedError(
-            f"{self._limits.connections} invocations are under way through the local socket",
+            f"{self._limits.connections} invocations are running through the local socket",
             retry_after=1.0,
             hint="try again, or invoke with --local",
         )
@@ -178,14 +178,14 @@ class LocalServer:
             log.exception("a connection to the local socket failed")
         finally:
             with self._lock:
-                del self._under_way[threading.current_thread()]
+                del self._running[threading.current_thread()]
 
     def _converse(self, connection: socket.socket, cancellation: Cancellation) -> None:
         _send(connection, Hello(max_request=self._limits.request))
         try:
             call = self._receive(connection)
         except MessageError as error:
-            refusal = InvalidRequestError(f"what came through the local socket is {error}")
+            refusal = InvalidRequestError(f"the local socket received {error}")
             _send(connection, failure_from(refusal))
             return
         if call is None:
@@ -195,13 +195,13 @@ class LocalServer:
             _send(connection, answer)
 
     def _receive(self, connection: socket.socket) -> Call | None:
-        """The request; None if the client changed its mind."""
+        """The client's call; None if it hung up."""
         lines = LineReader(2 * self._limits.request + ENVELOPE_BYTES)
         while data := connection.recv(1 << 16):
             for line in lines.feed(data):
                 message = decode(line)
                 if not isinstance(message, Call):
-                    raise MessageError("not a request")
+                    raise MessageError("a message that is no call")
                 return message
         return None
 
@@ -209,12 +209,12 @@ class LocalServer:
         def send_log(entry: LogEntry) -> None:
             try:
                 _send(connection, LogMessage(entry=entry.to_dict()))
-            except OSError:  # gone, or does not read
+            except OSError:  # the client has gone, or does not read
                 cancellation.cancel()
 
         try:
             check_call(call)
-            # Whoever it says that it is, it came through this socket.
+            # The server knows better than the client where the call comes from.
             local = replace(call, caller="local", trigger="local")
             response = run_steps(
                 self._invoker.steps(local, on_log=send_log, cancellation=cancellation)
@@ -238,16 +238,16 @@ def _send(connection: socket.socket, message: Message) -> None:
 
 @contextlib.contextmanager
 def _watched(connection: socket.socket, cancellation: Cancellation) -> Iterator[None]:
-    """Meanwhile, cancel when the client hangs up. It has nothing more to say."""
-    ear = connection.dup()
-    ear.settimeout(None)
+    """Within, cancel if the client hangs up. It sends nothing more, so `recv` tells."""
+    duplicate = connection.dup()
+    duplicate.settimeout(None)
 
-    def listen() -> None:
+    def watch() -> None:
         with contextlib.suppress(OSError):
-            ear.recv(1)
+            duplicate.recv(1)
         cancellation.cancel()
 
-    thread = threading.Thread(target=listen, name="local client's end", daemon=True)
+    thread = threading.Thread(target=watch, name="local client's end", daemon=True)
     thread.start()
     try:
         yield
@@ -255,18 +255,18 @@ def _watched(connection: socket.socket, cancellation: Cancellation) -> Iterator[
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RD)  # wakes `recv`
         thread.join()
-        ear.close()
+        duplicate.close()
 
 
 @contextlib.contextmanager
 def _listening(address: Address) -> Iterator[socket.socket]:
-    """A listening socket at `address`, which only this user can reach; it goes afterwards."""
+    """A listening socket at `address`, which only this user can reach; removed afterwards."""
     address.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with private_directory(address.directory) as directory, contextlib.ExitStack() as stack:
         _clear_stale(directory)
         name = address.socket.name
         stack.enter_context(_locked(directory, f"{address.name}.lock"))
-        _unlink(directory, name)  # of a process that was killed, or we had not got its lock
+        _unlink(directory, name)  # of a killed process: it no longer holds the lock
         listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         listening.bind(inside(directory, name))
         stack.callback(_unlink, directory, name)
@@ -277,7 +277,11 @@ def _listening(address: Address) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _locked(directory: int, name: str) -> Iterator[None]:
-    """Hold the lock file `name`; it goes when it is let go of."""
+    """Hold the lock file `name`; it is removed afterwards.
+
+    Raises:
+        AddressInUseError: another process holds it.
+    """
     flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         descriptor = os.open(name, flags, 0o600, dir_fd=directory)
@@ -295,7 +299,7 @@ def _locked(directory: int, name: str) -> Iterator[None]:
 
 
 def _is_still(directory: int, name: str, descriptor: int) -> bool:
-    """Whether the open file is the one of that name: its last holder may have removed it."""
+    """Whether the open file still has that name: its last holder may have removed it."""
     try:
         return os.path.samestat(os.stat(name, dir_fd=directory), os.fstat(descriptor))
     except FileNotFoundError:
@@ -303,7 +307,7 @@ def _is_still(directory: int, name: str, descriptor: int) -> bool:
 
 
 def _clear_stale(directory: int) -> None:
-    """Remove the sockets of processes that were killed: nobody holds their locks."""
+    """Remove the sockets of killed processes: their locks are free."""
     for name in os.listdir(inside(directory, "")):  # noqa: PTH208
         stem, ending = os.path.splitext(name)  # noqa: PTH122
         if ending == ".lock":

@@ -1,7 +1,7 @@
-"""Unix sockets in a directory of the user's own: found, checked, and reached at any path length.
+"""Unix sockets in a directory that only this user can enter, at paths of any length.
 
-A socket's address holds 107 bytes. So a socket is reached through the open directory that it is
-in, which also means that the directory that was checked is the one that is used.
+The address of a Unix socket holds 107 bytes. So a socket is named through its open directory. That
+way, the directory that was checked is also the one that is used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def private_directory(path: Path) -> Iterator[int]:
-    """The directory, open; it is this user's, and nobody else gets in.
+    """The directory, open; only this user can enter it.
 
     Raises:
-        OSError: it is not there, is a link, or is not private.
+        OSError: it does not exist, is a link, or is not private.
     """
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -36,7 +36,7 @@ def private_directory(path: Path) -> Iterator[int]:
 
 
 def inside(directory: int, name: str) -> str:
-    """A path to `name` in an open directory that is always short enough."""
+    """A path to `name` in an open directory, always short enough for a socket."""
     return f"/proc/self/fd/{directory}/{name}"
 
 

@@ -19,6 +19,7 @@ from sandbox.errors import InvalidSettingsError, SandboxError
 from sandbox.server.http.app import create_app
 from sandbox.server.http.connection_limits import bounded_protocol
 from sandbox.server.http.health import Readiness
+from sandbox.server.http.operations import RESERVED
 from sandbox.server.service import Service
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Lifecycle:
         self._companion: Companion | None = None
         # Services that were replaced, and the threads in which they end.
         self._replaced: list[tuple[Service, threading.Thread]] = []
-        self.service = Service.build(load(), functions)
+        self.service = Service.build(load(), functions, reserved=RESERVED)
 
     def run(self) -> None:
         """Serve until the end. Every container is gone when it returns."""
@@ -135,7 +136,7 @@ class Lifecycle:
     def _replace(self, settings: Settings) -> None:
         """Put a service with these settings into force; the one before finishes what it took."""
         before, companion = self.service, self._companion
-        after = Service.build(settings, self._functions, before=before)
+        after = Service.build(settings, self._functions, reserved=RESERVED, before=before)
         for name in _FIXED:
             if getattr(settings.server, name) != getattr(before.settings.server, name):
                 log.warning("server.%s changes with the next start only", name)

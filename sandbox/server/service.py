@@ -27,7 +27,7 @@ from sandbox.server.telemetry.tracing import build_tracing
 from sandbox.tokens import Tokens, load_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from sandbox.config.server_settings import TokenSettings
@@ -60,9 +60,17 @@ class Service:
     _resources: contextlib.ExitStack = field(repr=False)
 
     @classmethod
-    def build(cls, settings: Settings, functions: Path, *, before: Service | None = None) -> Self:
+    def build(
+        cls,
+        settings: Settings,
+        functions: Path,
+        *,
+        reserved: Collection[str],
+        before: Service | None = None,
+    ) -> Self:
         """Everything that the settings ask for, nothing of it started.
 
+        `reserved` are first segments of paths that no manifest's route gets.
         What it shares with the one `before`: figures go on, and internal tokens stay valid for
         invocations that still run there, unless another key signs them now.
 
@@ -83,7 +91,7 @@ class Service:
             else:
                 limiter = Limiter(limits)
             schedules = Schedules(settings.server.schedules, store.database)
-            registrar = EventRegistrar(schedules)
+            registrar = EventRegistrar(schedules, reserved=reserved)
             # It may wait for its collector at the end: by then, no container is left.
             tracing = build_tracing(settings.server.tracing)
             if tracing is not None:

@@ -12,6 +12,7 @@ import pytest
 from sandbox import Settings
 from sandbox.server.http.app import create_app
 from sandbox.server.http.health import Readiness
+from sandbox.server.http.operations import RESERVED
 from sandbox.server.service import Service
 from tests.server.plain import listening
 
@@ -47,7 +48,7 @@ def service(tmp_path: Path, functions: Path, write: Callable[..., None]) -> Iter
             "pool": {"enabled": False},
         }
     )
-    service = Service.build(settings, functions)
+    service = Service.build(settings, functions, reserved=RESERVED)
     try:
         yield service
     finally:

@@ -30,6 +30,7 @@ from sandbox.server.events.schedules import Schedules
 from sandbox.server.http.app import create_app
 from sandbox.server.http.connection_limits import bounded_protocol
 from sandbox.server.http.health import Readiness
+from sandbox.server.http.operations import RESERVED
 from sandbox.server.service import Service
 from sandbox.server.telemetry.metrics import Metrics
 from sandbox.tokens import Tokens, load_key
@@ -178,7 +179,7 @@ def served(
     functions.mkdir()
     store = open_store(settings)
     schedules = Schedules(settings.server.schedules, store.database)
-    registrar = EventRegistrar(schedules)
+    registrar = EventRegistrar(schedules, reserved=RESERVED)
     sandbox = kind(functions, registrar, secrets=secrets or {}, code=code)
     dispatcher = Dispatcher(sandbox, settings, store=store)  # type: ignore[arg-type]
     service: Any = SimpleNamespace(

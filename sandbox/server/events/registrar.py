@@ -9,7 +9,7 @@ from sandbox.server.events.event_config import WebhookConfig, read_config
 from sandbox.server.events.routes import Match, RouteTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sandbox.functions.manifest import Hook, Route, Schedule, Verification
     from sandbox.server.events.schedules import Schedules
@@ -25,14 +25,18 @@ class Webhook:
 
 
 class EventRegistrar:
-    """Implements `sandbox.functions.registry.Registrar`. Lookups see one state or the next."""
+    """Implements `sandbox.functions.registry.Registrar`. Lookups see one state or the next.
 
-    def __init__(self, schedules: Schedules) -> None:
+    `reserved` are first segments of paths that are the server's own.
+    """
+
+    def __init__(self, schedules: Schedules, *, reserved: Collection[str]) -> None:
         self._schedules = schedules
         self._routes: Mapping[str, tuple[Route, ...]] = {}
         # By function, then by source.
         self._webhooks: Mapping[str, Mapping[str, Webhook]] = {}
-        self._table = RouteTable({})
+        self._reserved = reserved
+        self._table = RouteTable({}, reserved=reserved)
 
     def register(
         self,
@@ -53,7 +57,7 @@ class EventRegistrar:
         self._webhooks = {**self._webhooks, function: webhooks}
         if self._routes.get(function, ()) != routes:
             self._routes = {**self._routes, function: routes}
-            self._table = RouteTable(self._routes)
+            self._table = RouteTable(self._routes, reserved=self._reserved)
         remarks += self._table.conflicts.get(function, [])
         remarks += self._schedules.register(function, schedules)
         if remarks:
@@ -64,7 +68,7 @@ class EventRegistrar:
         self._webhooks = {name: its for name, its in self._webhooks.items() if name != function}
         if self._routes.get(function):
             self._routes = {name: its for name, its in self._routes.items() if name != function}
-            self._table = RouteTable(self._routes)
+            self._table = RouteTable(self._routes, reserved=self._reserved)
         self._schedules.unregister(function)
 
     def match(self, method: str, path: str) -> Match | frozenset[str]:

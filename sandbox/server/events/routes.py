@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sandbox.functions.manifest import Route
 
-# The server's own: the first segments of paths that no manifest's route gets, also not `/{any}`.
-RESERVED: Final = frozenset(
-    {"api", "healthz", "readyz", "metrics", "openapi.json", "docs", ".well-known"}
-)
 _PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 
 
@@ -50,10 +46,14 @@ class _Node:
 class RouteTable:
     """The routes of all functions; of two functions that want the same, the first by name has it.
 
+    Paths whose first segment is `reserved` are the server's own; `/{any}` does not get them either.
     `conflicts` names for each function the routes that it does not get, and why.
     """
 
-    def __init__(self, routes: Mapping[str, Sequence[Route]]) -> None:
+    def __init__(
+        self, routes: Mapping[str, Sequence[Route]], *, reserved: Collection[str] = ()
+    ) -> None:
+        self._reserved = reserved
         self.conflicts: dict[str, list[str]] = {}
         self._root = _Node()
         for function in sorted(routes):
@@ -69,7 +69,7 @@ class RouteTable:
         is said.
         """
         segments = _decoded(path)
-        if segments is None or segments[0] in RESERVED:
+        if segments is None or segments[0] in self._reserved:
             return frozenset()
         allowed: set[str] = set()
         # Depth first, the more exact one last on the stack. No node is visited twice.
@@ -95,7 +95,7 @@ class RouteTable:
     def _add(self, function: str, route: Route) -> list[str]:
         """Add a route; why not, for each of its methods that the function does not get."""
         segments = route.path.removeprefix("/").split("/")
-        if segments[0] in RESERVED:
+        if segments[0] in self._reserved:
             return [f"the route {route.path}: /{segments[0]} is the server's own"]
         names = tuple(match[1] for match in map(_PARAMETER.fullmatch, segments) if match)
         if len(set(names)) < len(names):

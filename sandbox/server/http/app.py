@@ -1,4 +1,4 @@
-"""The ASGI application: which path is whose."""
+"""The ASGI application: the table of operations, and behind it the routes of manifests."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from sandbox.call import Call
 from sandbox.errors import ForbiddenError, InternalError, SandboxError
 from sandbox.server.events.routes import Match
-from sandbox.server.http import executions as records
-from sandbox.server.http import functions, introspection, openapi, page, webhooks
-from sandbox.server.http import health as state
+from sandbox.server.http import functions
 from sandbox.server.http.access_log import AccessLog
 from sandbox.server.http.body import read_body
 from sandbox.server.http.endpoints import (
+    Fallback,
     GuardedEndpoint,
-    OpenEndpoint,
     Resource,
     other_method,
-    taken_by,
 )
+from sandbox.server.http.operations import OPERATIONS
 from sandbox.server.http.problems import about, problem_from_error, problem_from_http
 from sandbox.server.http.request_event import body_as_input, request_document, sent_path
 
@@ -38,63 +35,20 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
-    from sandbox.config.server_settings import Scope
     from sandbox.server.auth.callers import Caller
-    from sandbox.server.http.endpoints import Handler
+    from sandbox.server.http.endpoints import Endpoint
+    from sandbox.server.http.health import Readiness
     from sandbox.server.service import Service
 
 log = logging.getLogger(__name__)
 
 
-def create_app(current: Callable[[], Service], readiness: state.Readiness) -> ASGIApp:
+def create_app(current: Callable[[], Service], readiness: Readiness) -> ASGIApp:
     """The application over the service that `current` gives: another one after a reload."""
 
-    def guarded(
-        handler: Handler, right: Scope | None = None, *, held: bool = True
-    ) -> GuardedEndpoint:
-        return GuardedEndpoint(handler, current=current, right=right, held=held)
-
-    async def webhook(request: Request) -> Response:
-        with taken_by(current) as service:
-            return await webhooks.receive(request, service)
-
-    async def readyz(request: Request) -> Response:  # noqa: ARG001
-        return await readiness.answer(current())
-
-    async def jwks(request: Request) -> Response:  # noqa: ARG001
-        return introspection.jwks(current().tokens)
-
-    def is_guarded() -> bool:
-        return current().settings.server.authentication != "none"
-
-    async def document(request: Request) -> Response:  # noqa: ARG001
-        return JSONResponse(openapi.document(guarded=is_guarded()))
-
-    async def docs(request: Request) -> Response:  # noqa: ARG001
-        policy = {"Content-Security-Policy": page.POLICY}
-        return HTMLResponse(page.page(guarded=is_guarded()), headers=policy)
-
-    resources = {
-        "/api/functions": Resource(GET=guarded(functions.list_functions, "read")),
-        "/api/functions/stats": Resource(GET=guarded(functions.stats, "read")),
-        "/api/functions/reload": Resource(POST=guarded(functions.reload, "admin")),
-        "/api/functions/{name}": Resource(
-            GET=guarded(functions.show, "read"), POST=guarded(functions.invoke)
-        ),
-        "/api/executions": Resource(GET=guarded(records.list_executions)),
-        "/api/executions/{id}": Resource(GET=guarded(records.show), DELETE=guarded(records.cancel)),
-        "/api/executions/{id}/logs": Resource(GET=guarded(records.logs, held=False)),
-        "/api/executions/{id}/retry": Resource(POST=guarded(records.retry)),
-        "/api/webhooks/{function}": Resource(POST=OpenEndpoint(webhook)),
-        "/api/webhooks/{function}/{source}": Resource(POST=OpenEndpoint(webhook)),
-        "/api/tokens/introspect": Resource(POST=guarded(state.introspect, "read")),
-        "/.well-known/jwks.json": Resource(GET=OpenEndpoint(jwks)),
-        "/healthz": Resource(GET=OpenEndpoint(state.healthz)),
-        "/readyz": Resource(GET=OpenEndpoint(readyz)),
-        "/metrics": Resource(GET=guarded(state.metrics, "read")),
-        "/openapi.json": Resource(GET=OpenEndpoint(document)),
-        "/docs": Resource(GET=OpenEndpoint(docs)),
-    }
+    endpoints: dict[str, dict[str, Endpoint]] = {}
+    for operation in OPERATIONS:
+        endpoints.setdefault(operation.path, {})[operation.method] = operation.endpoint
     middleware = []
     origins = current().settings.server.cors
     if origins:
@@ -108,12 +62,17 @@ def create_app(current: Callable[[], Service], readiness: state.Readiness) -> AS
             )
         )
     app = Starlette(
-        routes=[Route(path, resource) for path, resource in resources.items()],
+        routes=[
+            Route(path, Resource(current, endpoints[path]))
+            # `/api/functions/stats` comes before `/api/functions/{name}`.
+            for path in sorted(endpoints, key=lambda path: "{" in path)
+        ],
         middleware=middleware,
         exception_handlers={SandboxError: _refuse, HTTPException: _refuse, Exception: _refuse},
     )
-    # What manifests ask for, which changes while the server runs.
-    app.router.default = guarded(_routed)
+    app.state.readiness = readiness
+    # The routes of manifests, which change while the server runs.
+    app.router.default = Fallback(current, GuardedEndpoint(_routed))
     # Trailing slashes are other paths, and are not redirected.
     app.router.redirect_slashes = False
     return AccessLog(app, current=current)

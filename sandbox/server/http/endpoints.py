@@ -1,8 +1,9 @@
-"""`GuardedEndpoint` lets a caller in, holds it to its limits, and hands its request on."""
+"""What is at a path: who may ask, and who answers."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,37 +14,28 @@ from starlette.responses import Response
 from sandbox.errors import ForbiddenError, OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Send
+    from starlette.types import Scope as ASGIScope
 
-    from sandbox.config.server_settings import Scope as Right
+    from sandbox.config.server_settings import Scope
     from sandbox.server.auth.callers import Caller
     from sandbox.server.service import Service
 
 
 class Handler(Protocol):
-    """What answers a request of a caller that was let in."""
+    """Answers a request of a caller that was let in."""
 
     async def __call__(self, request: Request, caller: Caller, service: Service) -> Response:
         """The answer. Raises SandboxError or HTTPException."""
 
 
-class Resource:
-    """What is at a path: an endpoint for each method. HEAD is answered as GET is."""
+class OpenHandler(Protocol):
+    """Answers a request of anybody."""
 
-    def __init__(self, **endpoints: ASGIApp) -> None:
-        self._endpoints = dict(endpoints)
-        if "GET" in endpoints:
-            self._endpoints["HEAD"] = endpoints["GET"]
-        self._methods = {*self._endpoints, "OPTIONS"}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; to OPTIONS, the methods that there are."""
-        endpoint = self._endpoints.get(scope["method"]) or other_method(
-            scope["method"], self._methods
-        )
-        await endpoint(scope, receive, send)
+    async def __call__(self, request: Request, service: Service) -> Response:
+        """The answer. Raises SandboxError or HTTPException."""
 
 
 def other_method(method: str, methods: Iterable[str]) -> Response:
@@ -58,59 +50,88 @@ def other_method(method: str, methods: Iterable[str]) -> Response:
     raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "the path has other methods", allowed)
 
 
+@dataclass(frozen=True)
 class OpenEndpoint:
-    """An endpoint for everybody."""
+    """Answers everybody. While one that is `held` answers, its service does not end."""
 
-    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
-        self._handler = handler
+    handler: OpenHandler
+    held: bool = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        response = await self._handler(Request(scope, receive, send))
-        await response(scope, receive, send)
+    async def respond(self, request: Request, current: Callable[[], Service], send: Send) -> None:
+        """Answer one request with the service that `current` gives."""
+        with _service(current, held=self.held) as service:
+            response = await self.handler(request, service)
+            await response(request.scope, request.receive, send)
 
 
+@dataclass(frozen=True)
 class GuardedEndpoint:
-    """An endpoint. Without `right`, every caller that is known may use it.
+    """Answers known callers, with `scope` only those that have it.
 
     While one that is `held` answers, its service does not end, unless that takes too long.
     """
 
-    def __init__(
-        self,
-        handler: Handler,
-        *,
-        current: Callable[[], Service],
-        right: Right | None = None,
-        held: bool = True,
-    ) -> None:
-        self._handler = handler
-        self._current = current
-        self._right = right
-        self._held = held
+    handler: Handler
+    scope: Scope | None = None
+    held: bool = True
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def respond(self, request: Request, current: Callable[[], Service], send: Send) -> None:
         """Answer one request; the caller's limits count it until it is answered in full."""
-        request = Request(scope, receive, send)
         client = request.client.host if request.client else ""
-        current = self._current
-        with taken_by(current) if self._held else contextlib.nullcontext(current()) as service:
+        with _service(current, held=self.held) as service:
             caller = await service.authenticator.authenticate(request.headers, client=client)
             request.state.caller = caller.id
-            if self._right is not None and not caller.may(self._right):
-                raise ForbiddenError(f"this needs a caller with the scope {self._right}")
+            if self.scope is not None and not caller.may(self.scope):
+                raise ForbiddenError(f"this needs a caller with the scope {self.scope}")
             with service.limiter.admit(caller):
-                response = await self._handler(request, caller, service)
-                await response(scope, receive, send)
+                response = await self.handler(request, caller, service)
+                await response(request.scope, request.receive, send)
+
+
+Endpoint = OpenEndpoint | GuardedEndpoint
+
+
+class Resource:
+    """What is at a path: an endpoint for each method. HEAD is answered as GET is."""
+
+    def __init__(self, current: Callable[[], Service], endpoints: Mapping[str, Endpoint]) -> None:
+        self._current = current
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints["HEAD"] = endpoints["GET"]
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer one request; to OPTIONS, the methods that there are."""
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            response = other_method(scope["method"], self._endpoints)
+            await response(scope, receive, send)
+        else:
+            await endpoint.respond(Request(scope, receive, send), self._current, send)
+
+
+class Fallback:
+    """One endpoint for all methods and paths that nothing else answers."""
+
+    def __init__(self, current: Callable[[], Service], endpoint: Endpoint) -> None:
+        self._current = current
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._endpoint.respond(Request(scope, receive, send), self._current, send)
 
 
 @contextlib.contextmanager
-def taken_by(current: Callable[[], Service]) -> Iterator[Service]:
-    """The service that is in force; it waits meanwhile, should it end.
+def _service(current: Callable[[], Service], *, held: bool) -> Iterator[Service]:
+    """The service in force; if it is `held`, its end waits until the block is left.
 
     Raises:
         OverloadedError: it has begun to end, and there is no other.
     """
+    if not held:
+        yield current()
+        return
     while not (service := current()).pending.enter():
         if current() is service:
             raise OverloadedError("the server is stopping", retry_after=1.0)

@@ -15,6 +15,7 @@ from sandbox.errors import ForbiddenError, InvalidRequestError
 from sandbox.executions.model import Execution, ExecutionQuery, Status
 from sandbox.executions.queries import MOST_LISTED
 from sandbox.server.http.event_streams import event_response, log_events
+from sandbox.server.http.schemas import EXECUTION_TIMES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 PATH: Final = "/api/executions"
 _ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_TIMES: Final = frozenset({"created_at", "started_at", "ended_at", "due_at"})
 _FIELDS: Final = tuple(field.name for field in fields(Execution))
 
 
@@ -33,7 +33,7 @@ def to_document(execution: Execution) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for name in _FIELDS:
         value = getattr(execution, name)
-        if name in _TIMES and value is not None:
+        if name in EXECUTION_TIMES and value is not None:
             moment = datetime.fromtimestamp(value, UTC)
             value = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         document[name] = value

@@ -12,13 +12,14 @@ from starlette.responses import JSONResponse, Response
 from sandbox.call import Call
 from sandbox.cancellation import Cancellation
 from sandbox.errors import ForbiddenError, InvalidRequestError
+from sandbox.models import dump_json
 from sandbox.protocol.input import parse_input
 from sandbox.protocol.request import parse_auth
 from sandbox.server.http.body import read_input
 from sandbox.server.http.event_streams import event_response, invocation_events
 from sandbox.server.http.executions import accepted, own_patience
 from sandbox.server.http.problems import status_of
-from sandbox.server.http.responses import document
+from sandbox.server.http.responses import JSON, document
 from sandbox.units import parse_duration
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from sandbox.functions.function import Function
     from sandbox.models import FunctionResponse
     from sandbox.server.auth.callers import Caller
+    from sandbox.server.http.schemas import Function as FunctionDocument
+    from sandbox.server.http.schemas import FunctionDetails, Functions, Pools
     from sandbox.server.service import Service
 
 # How a trusted caller says for whom it calls: `context.auth`, as JSON.
@@ -77,28 +80,37 @@ async def answer(request: Request, service: Service, call: Call) -> Response:
         events = invocation_events(request, service, call)
         return event_response(events, own_patience(service))
     if key is None:
-        return await _answer(request, service, call, wait=wait)
+        return await respond(request, service, call, wait=wait)
     async with service.idempotency.once(key, call, wait=wait, threads=service.working) as kept:
         if kept.answer is None:
-            kept.answer = await _answer(None, service, call, wait=wait)
+            kept.answer = await respond(None, service, call, wait=wait)
         return kept.answer
 
 
-async def _answer(request: Request | None, service: Service, call: Call, *, wait: bool) -> Response:
-    """Without `request`, nothing ends it: a client that went away may ask for it again."""
+async def respond(
+    request: Request | None, service: Service, call: Call, *, wait: bool, output_only: bool = False
+) -> Response:
+    """Run a call and answer with its response, or put it into the queue and answer 202.
+
+    Without `request`, the invocation goes on when the client goes away: it may ask again.
+    With `output_only`, the answer is the output alone, and a failure of the function's is 500.
+    """
     if not wait:
         return accepted(await service.working.run(service.dispatcher.submit, call))
     if request is None:
         response = await service.invoking.run(service.dispatcher.steps(call))
     else:
-        response = await run(request, service, call)
-    code = None if response.error is None else response.error.code
-    # A function's own failure is an answer like any other, whatever it calls it.
-    status = HTTPStatus.OK if response.answered else status_of(code)
+        response = await _run(request, service, call)
+    if output_only and response.success:
+        return Response(dump_json(response.output), media_type=JSON)
+    # A function's own failure is an answer, whatever code it has.
+    answered = HTTPStatus.INTERNAL_SERVER_ERROR if output_only else HTTPStatus.OK
+    code = response.error.code if response.error else None
+    status = answered if response.answered else status_of(code)
     return await document(response, status)
 
 
-async def run(request: Request, service: Service, call: Call) -> FunctionResponse:
+async def _run(request: Request, service: Service, call: Call) -> FunctionResponse:
     """Invoke while the client is there; without it, the function is killed."""
     cancellation = Cancellation()
     gone = asyncio.ensure_future(_until_gone(request, cancellation))
@@ -114,12 +126,11 @@ async def run(request: Request, service: Service, call: Call) -> FunctionRespons
 async def list_functions(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
     """`GET /api/functions`."""
     sandbox = service.sandbox
-    return JSONResponse(
-        {
-            "functions": [_summary(function) for function in sandbox.functions.values()],
-            "problems": [problem.to_dict() for problem in sandbox.problems],
-        }
-    )
+    listed: Functions = {
+        "functions": [_summary(function) for function in sandbox.functions.values()],
+        "problems": [problem.to_dict() for problem in sandbox.problems],
+    }
+    return JSONResponse(listed)
 
 
 async def show(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
@@ -130,15 +141,14 @@ async def show(request: Request, caller: Caller, service: Service) -> Response: 
         mode="json", exclude_defaults=True, exclude={"env", "hooks", "name"}
     )
     pool = service.sandbox.pool_states().get(function.name)
-    return JSONResponse(
-        _summary(function)
-        | {
-            "version": pool["version"] if pool else None,
-            # Only their names: values may be the operator's secrets.
-            "env": sorted(manifest.env),
-            "manifest": shown,
-        }
-    )
+    details: FunctionDetails = {
+        **_summary(function),
+        "version": str(pool["version"]) if pool else None,
+        # Only their names: values may be the operator's secrets.
+        "env": sorted(manifest.env),
+        "manifest": shown,
+    }
+    return JSONResponse(details)
 
 
 async def stats(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
@@ -147,7 +157,8 @@ async def stats(request: Request, caller: Caller, service: Service) -> Response:
         name: dict(state) | {"total": _total(state)}
         for name, state in service.sandbox.pool_states().items()
     }
-    return JSONResponse({"pools": pools, "running": service.dispatcher.running})
+    figures: Pools = {"pools": pools, "running": service.dispatcher.running}
+    return JSONResponse(figures)
 
 
 async def reload(request: Request, caller: Caller, service: Service) -> Response:
@@ -156,7 +167,7 @@ async def reload(request: Request, caller: Caller, service: Service) -> Response
     return await list_functions(request, caller, service)
 
 
-def _summary(function: Function) -> dict[str, Any]:
+def _summary(function: Function) -> FunctionDocument:
     return {
         "name": function.name,
         "runtime": function.runtime,

@@ -1,4 +1,4 @@
-"""What is asked from outside of the server itself: health, readiness, metrics, its keys."""
+"""The server's own state: health, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from sandbox.errors import SandboxError
-from sandbox.images import image_builder as images
+from sandbox.images.image_builder import reference, require
 from sandbox.runtimes import RUNTIMES
-from sandbox.server.http import introspection
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 _FRESH: Final = 1.0
 
 
-async def healthz(request: Request) -> Response:  # noqa: ARG001
+async def healthz(request: Request, service: Service) -> Response:  # noqa: ARG001
     """`GET /healthz`: the process lives, and its loop turns."""
     return JSONResponse({"status": "ok"})
 
@@ -54,17 +52,23 @@ class Readiness:
         )
 
 
+async def readyz(request: Request, service: Service) -> Response:
+    """`GET /readyz`."""
+    readiness: Readiness = request.app.state.readiness
+    return await readiness.answer(service)
+
+
 def _look(service: Service) -> dict[str, Any]:
     """Ask the engine, for its images too; and the pools, which are told and hold nothing up."""
     problems = []
     engine = service.sandbox.engine
     functions = service.sandbox.functions.values()
     try:
-        engine.image(images.reference("base"))  # whether it answers
+        engine.image(reference("base"))  # whether it answers
         for runtime in sorted({function.runtime for function in functions}):
             override = service.settings.images.override.get(runtime)
             if override is None:
-                images.require(engine, RUNTIMES[runtime].image)
+                require(engine, RUNTIMES[runtime].image)
             elif engine.image(override) is None:
                 problems.append(f"the engine has no image {override}")
     except SandboxError as error:
@@ -83,14 +87,3 @@ async def metrics(request: Request, caller: Caller, service: Service) -> Respons
     """`GET /metrics`, in Prometheus' format."""
     text = await service.working.run(service.metrics.text)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-async def introspect(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
-    """`POST /api/tokens/introspect`."""
-    try:
-        async with asyncio.timeout(service.settings.server.patience):
-            return await introspection.introspect(request, service.tokens)
-    except TimeoutError:
-        raise HTTPException(
-            HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", {"Connection": "close"}
-        ) from None

@@ -1,14 +1,13 @@
-"""Internal tokens over HTTP: whether one is valid (RFC 7662), and the key that signs them.
-
-`sandbox.server.http.app` has let the caller in: introspection is for those that may read, the key
-for everybody.
-"""
+"""Internal tokens over HTTP: whether one is valid (RFC 7662), and the key that signs them."""
 
 from __future__ import annotations
 
+import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from sandbox.errors import InvalidRequestError
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from sandbox.tokens import Tokens
+    from sandbox.server.auth.callers import Caller
+    from sandbox.server.service import Service
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _NOT_KEPT: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -26,15 +26,22 @@ _NOT_KEPT: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _KEPT: Final = {"Cache-Control": "public, max-age=60"}
 
 
-async def introspect(request: Request, tokens: Tokens) -> Response:
-    """`POST` with the form's field `token`: what it says, or only that it is not active.
+async def introspect(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+    """`POST /api/tokens/introspect`: what a token says, or only that it is not active.
 
     Raises:
         InvalidRequestError: the body is no form with one `token`.
+        HTTPException: 408, the body comes too slowly.
     """
-    token = await _token(request)
     try:
-        claims = tokens.validate(token)
+        async with asyncio.timeout(service.settings.server.patience):
+            token = await _token(request)
+    except TimeoutError:
+        raise HTTPException(
+            HTTPStatus.REQUEST_TIMEOUT, "the body comes too slowly", {"Connection": "close"}
+        ) from None
+    try:
+        claims = service.tokens.validate(token)
     except InvalidTokenError:  # why is nobody's business
         return JSONResponse({"active": False}, headers=_NOT_KEPT)
     return JSONResponse(
@@ -53,9 +60,9 @@ async def introspect(request: Request, tokens: Tokens) -> Response:
     )
 
 
-def jwks(tokens: Tokens) -> Response:
-    """The public key, as a JSON Web Key Set, for who checks tokens by itself."""
-    return JSONResponse(tokens.public_jwks(), headers=_KEPT)
+async def jwks(request: Request, service: Service) -> Response:  # noqa: ARG001
+    """`GET /.well-known/jwks.json`: the public key, for whoever checks tokens without us."""
+    return JSONResponse(service.tokens.public_jwks(), headers=_KEPT)
 
 
 async def _token(request: Request) -> str:

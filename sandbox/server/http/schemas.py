@@ -1,24 +1,140 @@
-"""The documents that the server sends and takes, as JSON Schema for the OpenAPI document."""
+"""The documents that the server sends and takes, as types; and their JSON Schema, from these types.
+
+A `TypedDict` is a document that a handler writes as it stands. The documents of the library are its
+own types; what differs in their JSON is said below.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final, get_args
+from functools import cache
+from typing import Any, Final, Literal, NotRequired
 
-from sandbox.call import Trigger
+from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import TypedDict
+
 from sandbox.errors import CODES, Code
-from sandbox.executions.model import Status
-from sandbox.models import Level
+from sandbox.executions.model import Execution
+from sandbox.models import AuthContext, FunctionError, FunctionResponse
 
 Json = dict[str, Any]
 
 OBJECT: Final[Json] = {"type": "object"}
 TEXT: Final[Json] = {"type": "string"}
-_NUMBER: Final[Json] = {"type": "number"}
-_COUNT: Final[Json] = {"type": "integer", "minimum": 0}
-_FLAG: Final[Json] = {"type": "boolean"}
 _TIME: Final[Json] = {"type": "string", "format": "date-time"}
-# What a function writes of its own accord, as it is.
-_ANY: Final[Json] = {}
+# The fields of an execution that are times: RFC 3339 in documents.
+EXECUTION_TIMES: Final = ("created_at", "started_at", "ended_at", "due_at")
+
+
+# A document with the fields that it lists, and no others.
+_closed: Final = with_config(ConfigDict(extra="forbid"))
+
+
+@_closed
+class Function(TypedDict):
+    """A function in a list."""
+
+    name: str
+    runtime: str
+    interface: str
+    description: str | None
+    sample_input: Any
+    routes: list[Json]
+
+
+@_closed
+class FunctionDetails(Function):
+    """A function by itself. `env` has the names of its variables only."""
+
+    version: str | None
+    env: list[str]
+    manifest: Json
+
+
+@_closed
+class Functions(TypedDict):
+    """The functions, and what is wrong with the others."""
+
+    functions: list[Function]
+    problems: list[Json]
+
+
+@_closed
+class Pools(TypedDict):
+    """The state of the pools, by function; how many executions run."""
+
+    pools: dict[str, Json]
+    running: int
+
+
+@_closed
+class Executions(TypedDict):
+    """A page of executions; `next` is the `before` of the page that follows."""
+
+    executions: list[Execution]
+    next: str | None
+
+
+@_closed
+class Health(TypedDict):
+    """The process lives."""
+
+    status: Literal["ok"]
+
+
+@_closed
+class Ready(TypedDict):
+    """Whether invocations can be served."""
+
+    status: Literal["ready", "not ready"]
+    problems: list[str]
+    functions: int
+    warm: int
+
+
+class Token(TypedDict):
+    """What an internal token says (RFC 7662)."""
+
+    active: bool
+    function: NotRequired[str]
+    request_id: NotRequired[str]
+
+
+@_closed
+class Problem(TypedDict):
+    """RFC 9457, with the fields that a response has too."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    success: Literal[False]
+    error: FunctionError
+
+
+_SENT: Final = (
+    FunctionResponse, Execution, FunctionDetails, Functions, Pools, Executions, Health, Ready,
+    Token, Problem,
+)  # fmt: skip
+
+
+class _Schema(GenerateJsonSchema):
+    """Without titles and defaults: every field of a document is there."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+    def default_schema(self, schema: Any) -> Json:
+        return self.generate_inner(schema["schema"])
+
+    def dataclass_schema(self, schema: Any) -> Json:
+        return super().dataclass_schema(schema) | {"additionalProperties": False}
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        is_dataclass = field["type"] == "dataclass-field"
+        return is_dataclass or super().field_is_required(field, total)
 
 
 def ref(name: str) -> Json:
@@ -26,160 +142,42 @@ def ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def schemas() -> Json:
-    """All of them, by name."""
-    return {
-        "FunctionResponse": _object(
-            {
-                "request_id": TEXT,
-                "success": _FLAG,
-                "output": _ANY,
-                "error": ref("Error"),
-                "logs": _list(ref("LogEntry")),
-                "duration_ms": _NUMBER,
-                "stats": ref("Stats"),
-            },
-            optional=("output", "error"),
-        )
-        | {
-            "description": "What became of an invocation: `output` if it succeeded, else `error`.",
-            "oneOf": [{"required": ["output"]}, {"required": ["error"]}],
-        },
-        "Error": _object({"code": TEXT, "message": TEXT, "details": OBJECT})
-        | {"description": "A function may have codes of its own. The others:\n\n" + _codes()},
-        "LogEntry": _object(
-            {
-                "level": {"enum": list(get_args(Level))},
-                "message": TEXT,
-                "data": _or_null(OBJECT),
-                "timestamp": TEXT,
-            }
-        ),
-        "Stats": _object(
-            {
-                "cold": _FLAG,
-                "queue_ms": _NUMBER,
-                "boot_ms": _or_null(_NUMBER),
-                "run_ms": _or_null(_NUMBER),
-                "cpu_ms": _or_null(_NUMBER),
-                "peak_memory_bytes": _or_null(_COUNT),
-                "runtime_class": _or_null(TEXT),
-                "version": _or_null(TEXT),
-                "limits_hit": _list(
-                    _object({"setting": TEXT, "limit": _NUMBER, "observed": _or_null(_NUMBER)})
-                ),
-                "network": _or_null(OBJECT),
-            }
-        ),
-        "Problem": _object(
-            {
-                "type": TEXT,
-                "title": TEXT,
-                "status": {"type": "integer"},
-                "detail": TEXT,
-                "instance": TEXT,
-                "request_id": TEXT,
-                "success": {"const": False},
-                "error": ref("Error"),
-            }
-        )
-        | {"description": "RFC 9457, with the fields that a response has too."},
-        "Execution": _object(
-            {
-                "id": TEXT,
-                "function": TEXT,
-                "caller": TEXT,
-                "trigger": {"enum": list(get_args(Trigger))},
-                "status": {"enum": list(get_args(Status))},
-                "version": _or_null(TEXT),
-                "code": _or_null(TEXT),
-                "message": _or_null(TEXT),
-                "attempts": _COUNT,
-                "created_at": _TIME,
-                "started_at": _or_null(_TIME),
-                "ended_at": _or_null(_TIME),
-                "due_at": _or_null(_TIME),
-                "queue_ms": _or_null(_NUMBER),
-                "boot_ms": _or_null(_NUMBER),
-                "run_ms": _or_null(_NUMBER),
-                "cpu_ms": _or_null(_NUMBER),
-                "peak_memory_bytes": _or_null(_COUNT),
-                "cold": _or_null(_FLAG),
-                "input_bytes": _COUNT,
-                "output_bytes": _COUNT,
-                "log_tail": TEXT,
-                "response": ref("FunctionResponse"),
-            },
-            optional=("response",),
-        )
-        | {"description": "`response` is kept of those that nobody waited for."},
-        "Executions": _object({"executions": _list(ref("Execution")), "next": _or_null(TEXT)}),
-        "Function": _object(
-            {
-                "name": TEXT,
-                "runtime": TEXT,
-                "interface": TEXT,
-                "description": _or_null(TEXT),
-                "sample_input": _ANY,
-                "routes": _list(OBJECT),
-                "version": _or_null(TEXT),
-                "env": _list(TEXT),
-                "manifest": OBJECT,
-            },
-            optional=("version", "env", "manifest"),
-        ),
-        "Functions": _object({"functions": _list(ref("Function")), "problems": _list(OBJECT)}),
-        "Pools": _object(
-            {
-                "pools": {"type": "object", "additionalProperties": OBJECT},
-                "running": _COUNT,
-            }
-        ),
-        "Identity": {
-            "type": "object",
-            "required": ["id"],
-            "properties": {
-                "id": TEXT,
-                "email": _or_null(TEXT),
-                "role": _or_null(TEXT),
-                "verified": _FLAG,
-                "metadata": OBJECT,
-            },
-        },
-        "Token": {
-            "type": "object",
-            "required": ["active"],
-            "properties": {"active": _FLAG, "function": TEXT, "request_id": TEXT},
-        },
-        "Health": _object({"status": {"const": "ok"}}),
-        "Readiness": _object(
-            {
-                "status": {"enum": ["ready", "not ready"]},
-                "problems": _list(TEXT),
-                "functions": _COUNT,
-                "warm": _COUNT,
-            }
-        ),
-    }
+@cache
+def schemas() -> dict[str, Json]:
+    """The JSON Schema of every document, by name."""
+    wanted = [(kind.__name__, "serialization", TypeAdapter(kind)) for kind in _SENT]
+    _, whole = TypeAdapter.json_schemas(
+        [*wanted, (AuthContext.__name__, "validation", TypeAdapter(AuthContext))],  # type: ignore[list-item]
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_Schema,
+    )
+    found: dict[str, Json] = whole["$defs"]
+    for schema in found.values():
+        schema.pop("title", None)
+        # The rest of a docstring is for readers of the code.
+        schema["description"] = schema["description"].partition("\n\n")[0]
+    _adapt(found)
+    return found
 
 
-def _object(properties: Json, *, optional: tuple[str, ...] = ()) -> Json:
-    """An object with these fields and no others."""
-    return {
-        "type": "object",
-        "required": [name for name in properties if name not in optional],
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-def _list(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def _or_null(schema: Json) -> Json:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _codes() -> str:
-    return "\n".join(f"- `{code}`: {CODES[code].meaning}" for code in Code)
+def _adapt(found: dict[str, Json]) -> None:
+    """Say where the JSON of a document differs from its type."""
+    response = found["FunctionResponse"]
+    # It tells the function's own word from the platform's, and is no part of the document.
+    del response["properties"]["answered"]
+    response["properties"]["error"] = ref("FunctionError")
+    response["required"] = [
+        name for name in response["properties"] if name not in ("output", "error")
+    ]
+    response["oneOf"] = [{"required": ["output"]}, {"required": ["error"]}]
+    execution = found["Execution"]
+    for name in EXECUTION_TIMES:
+        nullable = "anyOf" in execution["properties"][name]
+        execution["properties"][name] = {"anyOf": [_TIME, {"type": "null"}]} if nullable else _TIME
+    # It is kept of those executions that nobody waited for.
+    execution["properties"]["response"] = ref("FunctionResponse")
+    execution["required"].remove("response")
+    codes = "\n".join(f"- `{code}`: {CODES[code].meaning}" for code in Code)
+    found["FunctionError"]["description"] = (
+        f"A function may have codes of its own. The others:\n\n{codes}"
+    )

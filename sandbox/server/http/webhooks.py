@@ -6,30 +6,25 @@ import contextlib
 import hashlib
 import time
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
-
-from starlette.responses import Response
 
 from sandbox.call import Call
 from sandbox.errors import OverloadedError, UnauthenticatedError
 from sandbox.functions.manifest import resolve
-from sandbox.models import dump_json
 from sandbox.server.auth.callers import Caller
 from sandbox.server.events.signatures import is_genuine
 from sandbox.server.http.body import read_body
-from sandbox.server.http.executions import accepted
-from sandbox.server.http.functions import run
-from sandbox.server.http.problems import status_of
+from sandbox.server.http.functions import respond
 from sandbox.server.http.request_event import body_as_input, request_document
-from sandbox.server.http.responses import JSON, document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starlette.requests import Request
+    from starlette.responses import Response
 
-    from sandbox.models import FunctionResponse
     from sandbox.server.events.registrar import Webhook
     from sandbox.server.service import Service
 
@@ -137,45 +132,28 @@ async def _answer_once(
     delivery = request.headers.get(header) if header else None
     wait = webhook.hook.mode == "sync"
     about = _about(request, webhook)
+    answer = partial(
+        respond,
+        service=service,
+        wait=wait,
+        output_only=webhook.config.answer == "output",
+    )
     whole = replace(call, input={**call.input, "_request": about})
     if delivery is None:
-        return await _answer(request, service, whole, webhook)
+        return await answer(request, call=whole)
     key = hashlib.sha256(f"{webhook.hook.source}\n{delivery}".encode()).hexdigest()
     # `_request` differs each time: it has the time of the signature.
     once = service.idempotency.once(key, call, wait=wait, threads=service.working)
     try:
         async with once as kept:
             if kept.answer is None:
-                answer = await _answer(None, service, whole, webhook)
-                if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise _NotKeptError(answer)
-                kept.answer = answer
+                answered = await answer(None, call=whole)
+                if answered.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise _NotKeptError(answered)
+                kept.answer = answered
             return kept.answer
     except _NotKeptError as failed:
         return failed.answer
-
-
-async def _answer(
-    request: Request | None, service: Service, call: Call, webhook: Webhook
-) -> Response:
-    """Without `request`, nothing ends it: a sender that went away may deliver it again."""
-    if webhook.hook.mode == "async":
-        return accepted(await service.working.run(service.dispatcher.submit, call))
-    if request is None:
-        response = await service.invoking.run(service.dispatcher.steps(call))
-    else:
-        response = await run(request, service, call)
-    return await _respond(response, alone=webhook.config.answer == "output")
-
-
-async def _respond(response: FunctionResponse, *, alone: bool) -> Response:
-    """The response; or with `alone` its output, and a status that says whether there is one."""
-    if alone and response.success:
-        return Response(dump_json(response.output), media_type=JSON)
-    code = None if response.error is None else response.error.code
-    answered = HTTPStatus.INTERNAL_SERVER_ERROR if alone else HTTPStatus.OK
-    status = answered if response.answered else status_of(code)
-    return await document(response, status)
 
 
 def _about(request: Request, webhook: Webhook) -> dict[str, object]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.functions.manifest import Route
-from sandbox.server.events.routes import RESERVED, Match, RouteTable
+from sandbox.server.events.routes import Match, RouteTable
+from sandbox.server.http.operations import RESERVED
 
 
 def route(path: str, *methods: str) -> Route:
@@ -17,7 +18,7 @@ def route(path: str, *methods: str) -> Route:
 
 
 def table(**functions: tuple[Route, ...]) -> RouteTable:
-    return RouteTable(functions)
+    return RouteTable(functions, reserved=RESERVED)
 
 
 def function(found: Match | frozenset[str]) -> str:
@@ -139,7 +140,7 @@ def test_the_table_finds_what_a_look_at_each_route_finds(
     routes: dict[str, tuple[Route, ...]], method: str, parts: list[str]
 ) -> None:
     path = "/" + "/".join(parts)
-    found = RouteTable(routes).match(method, path)
+    found = RouteTable(routes, reserved=RESERVED).match(method, path)
     assert (found.function if isinstance(found, Match) else None) == plainly(routes, method, path)
 
 

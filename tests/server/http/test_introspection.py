@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import jwt
@@ -12,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sandbox import Settings
 from sandbox.errors import InvalidRequestError
 from sandbox.server.http.introspection import introspect, jwks
 from sandbox.tokens import Tokens, load_key, verify
@@ -51,11 +53,14 @@ class Client:
 
 @pytest.fixture
 def client(tokens: Tokens) -> Client:
+    service: Any = SimpleNamespace(tokens=tokens, settings=Settings())
+    caller: Any = None  # whoever is let in may ask
+
     async def ask(request: Request) -> Response:
-        return await introspect(request, tokens)
+        return await introspect(request, caller, service)
 
     async def keys(request: Request) -> Response:
-        return jwks(tokens)
+        return await jwks(request, service)
 
     async def refuse(request: Request, error: Exception) -> Response:
         return JSONResponse({"message": str(error)}, status_code=400)

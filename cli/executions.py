@@ -1,4 +1,4 @@
-"""`sandbox executions`: what is on record, and what can be done about it."""
+"""`sandbox executions`: shows, cancels and retries executions on record."""
 
 from __future__ import annotations
 
@@ -29,17 +29,19 @@ _NAME_WIDTH: Final = 12
 def executions() -> None:
     """Show, cancel and retry executions on record.
 
-    Reads the server's database, on the server's machine or wherever the settings lead to it.
+    Reads the server's database, on its machine or wherever the settings name it.
     """
 
 
 @executions.command("list")
 @click.argument("name", required=False, shell_complete=complete_function)
-@click.option("--status", type=click.Choice(get_args(Status)), help="Only those.")
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only with this status.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most."
 )
-@click.option("--before", metavar="PLACE", help="What is older: `next` of a list with --json.")
+@click.option(
+    "--before", metavar="PLACE", help="Begin after another list: its `next`, with --json."
+)
 @common_options
 def list_executions(
     common: Common, name: str | None, status: Status | None, limit: int, before: str | None
@@ -76,7 +78,7 @@ def list_executions(
 @click.argument("id")
 @common_options
 def show(common: Common, id: str) -> None:  # noqa: A002 - the option's name
-    """Show one execution: what became of it, its figures, the end of its log."""
+    """Show an execution: its status, its figures, the end of its log."""
     with record(common) as database:
         execution = _find(database, id)
     if common.json:
@@ -109,7 +111,7 @@ def cancel(common: Common, id: str) -> None:  # noqa: A002 - the option's name
 @click.argument("id")
 @common_options
 def retry(common: Common, id: str) -> None:  # noqa: A002 - the option's name
-    """Have a dead execution begin anew, with its input and all its attempts."""
+    """Start a dead execution anew, with its input and all its attempts."""
     with record(common) as database:
         from sandbox.executions import transitions  # noqa: PLC0415 - SQLAlchemy is slow to import
 

@@ -1,8 +1,7 @@
 """`sandbox invoke` and `sandbox run`.
 
-Where a process serves the same functions with the same settings, such as `sandbox watch`, an
-invocation goes through its socket, and next to nothing is imported here. What is printed is the
-same either way: both print response documents.
+If a process such as `sandbox watch` serves the same functions with the same settings, an invocation
+goes through its socket, and little is imported here. The output is the same either way.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ def invoke(common: Common, options: RequestOptions, name: str, local: bool) -> N
 
     Its logs go to stderr as they come, then its output to stdout. Exits with 1 if it failed.
 
-    Where `sandbox watch` runs for the same functions and settings, it is that process that
-    invokes: without the time that a start takes.
+    If `sandbox watch` or `serve` runs for the same functions and settings, that process invokes:
+    it saves the time of a start.
     """
     from .request import read_call  # noqa: PLC0415 - not needed for help
 
@@ -102,7 +101,7 @@ def _connect(common: Common) -> Connection | None:
 
 
 def _invoke_through(served: Connection, common: Common, call: Call) -> str | None:
-    """The response document, as text; None if the other process has not taken the request."""
+    """The response document, as text; None if the other process has not taken the call."""
     from sandbox.local.client import NotTakenError  # noqa: PLC0415 - not needed without a socket
 
     from .request import auth_refused  # noqa: PLC0415 - not needed for help
@@ -139,12 +138,12 @@ def _run(common: Common, steps: Steps[FunctionResponse]) -> None:
 
 
 def _log_printer(common: Common) -> Callable[[LogEntry], None] | None:
-    """Logs go to stderr as they come; with `--json` they are in the document."""
+    """Logs go to stderr as they come; with `--json`, they are only in the document."""
     return None if common.json else lambda entry: print_log(entry.to_dict())
 
 
 def _finish(common: Common, text: str) -> None:
-    """Print the response document at once: its container is removed behind it."""
+    """Print the response document, and exit with 1 if the function has failed."""
     response = json.loads(text)
     if common.json:
         print_json_text(text)

@@ -1,6 +1,6 @@
 """The options that commands share, and the completion of functions' names.
 
-Light: every command's module imports it, also when only its help is asked for.
+Light: every command's module imports it, even to show help.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEFAULT_FUNCTIONS: Final = Path("functions")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Common:
-    """What the common options say. `functions` need not exist: `doctor` works without."""
+    """The common options. `functions` need not exist: `doctor` works without."""
 
     functions: Path
     settings_file: Path | None
@@ -36,7 +36,7 @@ class Common:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment, in which the options of the engine stand as the variables they are."""
+        """The environment, in which the engine's options replace their variables."""
         environment = dict(os.environ)
         if self.engine is not None:
             environment["SANDBOX_ENGINE__HOST"] = self.engine
@@ -118,7 +118,7 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _remember_json(ctx: click.Context, param: click.Parameter, value: bool) -> bool:  # noqa: ARG001
-    """Note it where the edge, which reports errors, finds it: contexts share `meta`."""
+    """Note it in `meta`, which contexts share, for the code that reports errors."""
     ctx.meta["sandbox.json"] = value
     return value
 
@@ -159,7 +159,7 @@ def upload(text: str) -> tuple[str, Path]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestOptions:
-    """What the options say of the request, unread."""
+    """The options that make up a call, as they were given."""
 
     data: str | None
     auth: str | None
@@ -168,7 +168,7 @@ class RequestOptions:
 
 
 def request_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that make up a request; the command gets them as `options`."""
+    """Add the options that make up a call; the command gets them as `options`."""
 
     @click.option(
         "-d",

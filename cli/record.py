@@ -1,4 +1,4 @@
-"""The record of executions, as the commands reach it: the database, not a server."""
+"""The record of executions, which commands read in the database, without a server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the options of `invoke` and `run` say, read: a `Call`.
+"""Makes a `Call` of the options of `invoke` and `run`.
 
-Light: where a process serves already, the command line imports little more than this.
+Light: if a process already serves, the command line imports little more than this.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read_call(function: str, options: RequestOptions, *, max_bytes: int) -> Call
 
 
 def auth_refused(error: InvalidRequestError) -> InvalidRequestError:
-    """The error of a caller's identity, named by the option that it came from."""
+    """The error of a caller's identity, with the name of the option."""
     message = error.message.removeprefix("auth.")
     return InvalidRequestError(f"--auth: {message}", hint=error.hint)
 
@@ -89,7 +89,7 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def _read(file: BinaryIO, name: str, max_bytes: int) -> bytes:
-    """All of it; no more than a request may hold is ever kept in memory."""
+    """The whole content. Reads no more than a request may have."""
     content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise InvalidRequestError(

@@ -68,10 +68,10 @@ def serve(common: Common, host: str | None, port: int | None, watched: bool) -> 
 
 
 class _Companion:
-    """What goes with a service: the local socket, and a thread that warms or watches functions."""
+    """Goes with a service: the local socket, and a thread that warms or watches functions."""
 
     def __init__(self, service: Service, common: Common, screen: Screen, *, watched: bool) -> None:
-        # Before anything else: if the settings change meanwhile, no client finds us.
+        # Before anything else: if the settings change meanwhile, no client finds this process.
         address = find_address(common.functions, common.settings_file, common.environment)
         self._stopping = threading.Event()
         self._socket = open_socket(address, service.sandbox, screen, invoker=service.dispatcher)
@@ -111,7 +111,7 @@ def _watch(service: Service, screen: Screen, stopping: threading.Event) -> None:
 
 
 def _warm(service: Service, screen: Screen, stopping: threading.Event) -> None:
-    """Build what is to be built, and boot what is to be kept booted; nobody waits for it."""
+    """Build and boot functions in the background."""
     for name in service.sandbox.functions:
         try:
             service.sandbox.warm(name)

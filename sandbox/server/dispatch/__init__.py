@@ -1,3 +1,1 @@
-"""The one way from every kind of caller to the library: invokes, records, queues; knows nothing of
-HTTP.
-"""
+"""Between every kind of caller and the library: invokes, records, queues; knows nothing of HTTP."""

@@ -1,4 +1,4 @@
-"""The executions that run in this process."""
+"""The executions that are running in this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Active:
-    """One of them. Its log holds the last `log_bytes` bytes or more."""
+    """An execution that is running. Its log keeps the last `log_bytes` bytes."""
 
     def __init__(
         self, execution: Execution, call: Call, *, cancellation: Cancellation, log_bytes: int
@@ -24,22 +24,22 @@ class Active:
         self.call = call
         self.cancellation = cancellation
         self.log = LiveLog(attempt=execution.attempts, most_bytes=log_bytes)
-        # Whether somebody wants it to end, and not only the server, which stops.
+        # Whether somebody has cancelled it: a server that stops cancels executions too.
         self.unwanted = False
 
 
 class ActiveExecutions:
-    """Those of one dispatcher. Safe to use from many threads.
+    """The running executions of a dispatcher. Safe to use from many threads.
 
-    What still runs at the dispatcher `before`, which this one replaces, is counted and found too;
-    that one waits for them.
+    Executions of the dispatcher `before`, which this one replaces, are counted and found too; the
+    other dispatcher waits for their ends.
     """
 
     def __init__(self, before: ActiveExecutions | None = None) -> None:
         self._changed: threading.Condition = (
             threading.Condition() if before is None else before._changed
         )
-        # By id, of all dispatchers in a row of replacements.
+        # By id, including those of replaced dispatchers.
         self._all: dict[str, Active] = {} if before is None else before._all
         self._own: dict[str, Active] = {}
         self._closed = False
@@ -48,25 +48,24 @@ class ActiveExecutions:
         return len(self._all)
 
     def get(self, id: str) -> Active | None:  # noqa: A002 - the field's name
-        """The one of that id, if it runs."""
         return self._all.get(id)
 
     def own(self) -> list[Active]:
-        """Those of this dispatcher that run now."""
+        """The executions of this dispatcher alone."""
         with self._changed:
             return list(self._own.values())
 
     def check_open(self) -> None:
-        """Raise OverloadedError if nothing may begin any more."""
+        """Raise OverloadedError after `close`."""
         if self._closed:
             raise OverloadedError("the server is stopping", retry_after=1.0)
 
     def enter(self, active: Active) -> None:
-        """It begins.
+        """Add an execution that begins.
 
         Raises:
-            OverloadedError: nothing may begin any more.
-            InvalidRequestError: one of that id runs.
+            OverloadedError: after `close`.
+            InvalidRequestError: an execution of that id is running.
         """
         id = active.execution.id  # noqa: A001 - the field's name
         with self._changed:
@@ -76,19 +75,19 @@ class ActiveExecutions:
             self._all[id] = self._own[id] = active
 
     def leave(self, active: Active) -> None:
-        """It runs no more. How it ended is to be on record by now: who follows it looks there."""
+        """Remove an execution that has ended. It is on record by now: its followers look there."""
         with self._changed:
             del self._all[active.execution.id], self._own[active.execution.id]
             self._changed.notify_all()
         active.log.close()
 
     def close(self) -> None:
-        """Let nothing begin any more."""
+        """Let no execution begin any more."""
         with self._changed:
             self._closed = True
 
     def wait(self, seconds: float) -> list[Active]:
-        """Wait until none of its own runs, at most that long; those that still do."""
+        """Wait until this dispatcher's executions have ended; those left after that time."""
         with self._changed:
             self._changed.wait_for(lambda: not self._own, seconds)
             return list(self._own.values())

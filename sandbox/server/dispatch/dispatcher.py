@@ -1,7 +1,7 @@
-"""`Dispatcher`: the one way in. HTTP, schedules, webhooks and the queue all invoke through it.
+"""`Dispatcher`: HTTP, schedules, webhooks, the queue and the local socket all invoke through it.
 
-It puts every execution on record, keeps its log for whoever follows, and tells observers. Nothing
-here knows of HTTP.
+It records every execution, keeps its log for followers, and tells observers. It knows nothing of
+HTTP.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher", "Observer"]
 
-# After `drain` has cancelled what would not end, how long it may take to be killed.
+# How long executions that `drain` has cancelled may take to end, in seconds.
 _KILL_SECONDS: Final = 15.0
 
 
 class Dispatcher:
     """Invokes functions and keeps the record. Safe to use from many threads.
 
-    `start` begins with the queue; `drain` ends everything, the store too. Invocations that
-    somebody waits for work without `start`. What still runs at the one `before`, which this one
-    replaces, is counted, found and cancelled here too; that one waits for it.
+    `start` begins with the queue; `invoke` works without it. `drain` ends everything, the store
+    too. Executions of the dispatcher `before`, which this one replaces, are counted, found and
+    cancelled here too; the other dispatcher waits for their ends.
     """
 
     def __init__(
@@ -76,17 +76,17 @@ class Dispatcher:
         self._workers = Workers(store, run=self._queue_runner.run, cancel=self._cancel_active)
 
     def start(self) -> None:
-        """Begin to run what is in the queue, and to look after the record."""
+        """Begin to run queued executions, and to maintain the record."""
         self._workers.start()
 
     @property
     def running(self) -> int:
-        """How many executions run here."""
+        """How many executions are running here."""
         return len(self._active)
 
     @property
     def queued(self) -> int:
-        """How many wait in the queue, which all servers with this database share.
+        """How many executions wait in the queue, which all servers with this database share.
 
         Raises:
             DatabaseUnavailableError: the database cannot be used.
@@ -95,12 +95,12 @@ class Dispatcher:
 
     @property
     def dropped(self) -> int:
-        """How many executions could not be put on record."""
+        """How many executions could not be recorded."""
         return self._store.dropped
 
     @property
     def failing(self) -> bool:
-        """Whether executions cannot be put on record at the moment."""
+        """Whether executions cannot be recorded at the moment."""
         return self._store.failing
 
     def invoke(
@@ -153,13 +153,13 @@ class Dispatcher:
         return response
 
     def submit(self, call: Call) -> Execution:
-        """Put a call into the queue; it is on record when this returns, and runs some time later.
+        """Put a call into the queue. When this returns, its execution is on record, to run later.
 
         Raises:
             FunctionNotFoundError, InvalidManifestError: see `Sandbox.invoke`.
             InvalidRequestError: its input is too large, or its id is taken.
-            OverloadedError: the queue is full.
-            DatabaseUnavailableError: it could not be put on record.
+            OverloadedError: the queue is full, or the server is stopping.
+            DatabaseUnavailableError: it could not be recorded.
         """
         function = self._sandbox.function(call.function)
         self._active.check_open()
@@ -173,7 +173,7 @@ class Dispatcher:
         return execution
 
     def get(self, id: str) -> Execution | None:  # noqa: A002 - the field's name
-        """The execution of that id as it is now, also one that runs; None if nobody knows it.
+        """The execution of that id as it is now, running or not; None if there is none.
 
         Raises:
             DatabaseUnavailableError: the database had to be asked, and cannot be used.
@@ -188,15 +188,15 @@ class Dispatcher:
         """The executions that are wanted, without their responses.
 
         Raises:
-            InvalidRequestError: `before` is none that a page had.
+            InvalidRequestError: `before` was the `next` of no page.
             DatabaseUnavailableError: the database cannot be used.
         """
         return self._store.list(wanted)
 
     def cancel(self, id: str) -> bool:  # noqa: A002 - the field's name
-        """End an execution: kill it if it runs, here or elsewhere; never run it if it waits.
+        """End an execution: one that waits never runs; one that runs, here or elsewhere, is killed.
 
-        False if it has ended, or nobody knows it.
+        Returns False if it has ended, or there is none of that id.
 
         Raises:
             DatabaseUnavailableError: the database had to be asked, and cannot be used.
@@ -207,11 +207,10 @@ class Dispatcher:
         return cancel_waiting(database, id, now=self._store.clock()) or ask_cancel(database, id)
 
     def follow(self, id: str) -> Follower:  # noqa: A002 - the field's name
-        """The log of an execution so far, then live, at last the ended execution."""
         return Follower(self, id)
 
     def retry(self, id: str) -> Execution:  # noqa: A002 - the field's name
-        """Have an execution that is `dead` begin anew.
+        """Start a `dead` execution anew.
 
         Raises:
             InvalidRequestError: it is not dead.
@@ -228,23 +227,23 @@ class Dispatcher:
         return execution
 
     def live_log(self, id: str) -> LiveLog | None:  # noqa: A002 - the field's name
-        """The log of an execution that runs here; see `follow`."""
+        """The log of an execution that runs here, for `Follower`."""
         active = self._active.get(id)
         return None if active is None else active.log
 
     def cancel_all(self) -> None:
-        """End everything that this one runs."""
+        """Kill the executions of this dispatcher."""
         for active in self._active.own():
             active.cancellation.cancel()
 
     def pause(self) -> None:
-        """Take nothing more from the queue; `invoke` goes on."""
+        """Claim nothing more from the queue; `invoke` still works."""
         self._workers.stop()
 
     def drain(self, seconds: float) -> None:
-        """Take nothing more, let what runs finish for that long, end the rest, write everything.
+        """Begin nothing more, give executions that time to end, kill the rest, close the store.
 
-        What was still queued stays so, for the next server. Closes the store.
+        Queued executions stay in the queue, for the next server.
         """
         deadline = time.monotonic() + seconds
         self._active.close()

@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: what was asked for once is done once, however often it is sent.
+"""`Idempotency-Key`: a request is carried out once, however often it is sent.
 
-Kept in the server's database, so that it holds across restarts and for all servers that share it.
-The table has the answer, and of the request only digests.
+Answers are kept in the server's database, so that this holds across restarts and for all servers
+that share it. Of a request, only digests are kept.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 _FORM: Final = re.compile(r"[\x21-\x7e]{1,255}")
 REPLAYED: Final = "Idempotent-Replayed"
-# What is kept of an answer's headers.
+# The headers of an answer that are kept.
 _KEPT: Final = ("content-type", "location")
-# All answers are counted when this part of what may be kept has been added.
+# All answers are counted again when this fraction of the most bytes has been added.
 _COUNTED_AT: Final = 16
-# After its longest time, an execution that has left no answer has none: its server was killed.
+# An execution without an answer after its longest time and this was lost: its server was killed.
 _SPARE: Final = 60.0
 
 _metadata = sa.MetaData()
@@ -48,7 +48,7 @@ _answers = sa.Table(
     sa.Column("key", sa.String(64), primary_key=True),
     sa.Column("request", sa.String(64), nullable=False),
     sa.Column("began_at", sa.Float(53), nullable=False, index=True),
-    # None while it is under way.
+    # None while the request is being carried out.
     sa.Column("status", sa.Integer),
     sa.Column("headers", sa.JSON),
     sa.Column("body", sa.LargeBinary),
@@ -57,7 +57,7 @@ _answers = sa.Table(
 
 @dataclass
 class Kept:
-    """The answer to a key: None where the request has to be carried out, and is then set."""
+    """The answer to a key. If it is None, carry the request out and set it."""
 
     answer: Response | None = None
 
@@ -65,8 +65,8 @@ class Kept:
 class IdempotencyStore:
     """Answers by caller, function and key, for `server.idempotency` seconds.
 
-    They have at most `server.idempotency_bytes` in sum, and a little more for a while: the oldest
-    are forgotten then.
+    The oldest are forgotten when all together have more than `server.idempotency_bytes`, and a
+    little.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class IdempotencyStore:
         self._database = database
         self._keep = settings.server.idempotency
         self._most_bytes = settings.server.idempotency_bytes
-        # Bytes that were kept since all of them were counted; others may have been, before us.
+        # Bytes added since all were counted. The first answer counts those of earlier processes.
         self._uncounted = self._most_bytes
         self._lock = threading.Lock()
         self._longest = settings.ceilings.timeout + _SPARE
@@ -86,14 +86,14 @@ class IdempotencyStore:
     async def once(
         self, key: str, call: Call, *, wait: bool, threads: Threads
     ) -> AsyncIterator[Kept]:
-        """Carry a request out within, or take the answer that there is.
+        """Find the answer to a request, or keep the one that the body of this context sets.
 
-        What raises within is not kept: it was not carried out, and may be sent again.
+        If the body raises, nothing is kept, and the request may be sent again.
 
         Raises:
-            InvalidRequestError: the key cannot be used.
-            HTTPException: 409 while another with that key is under way, 422 where the key stood
-                for another request.
+            InvalidRequestError: the key is not valid.
+            HTTPException: 409 while a request with that key is being carried out, 422 if the key
+                was used for another request.
         """
         if not _FORM.fullmatch(key):
             raise InvalidRequestError("an Idempotency-Key is 1 to 255 printable ASCII characters")
@@ -125,7 +125,7 @@ class IdempotencyStore:
                 with self._database.begin() as connection:
                     connection.execute(claim)
                 return None
-            except IntegrityError:  # somebody has it
+            except IntegrityError:  # the key is known
                 pass
             with self._database.begin() as connection:
                 found = sa.select(_answers).where(columns.key == name)
@@ -133,13 +133,13 @@ class IdempotencyStore:
         if row is None or (row["status"] is None and row["request"] == request):
             raise HTTPException(
                 HTTPStatus.CONFLICT,
-                "a request with that Idempotency-Key is under way",
+                "a request with that Idempotency-Key is being carried out",
                 {"Retry-After": "1"},
             )
         if row["request"] != request:
             raise HTTPException(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
-                "that Idempotency-Key stood for another request",
+                "that Idempotency-Key was used for another request",
             )
         headers = dict(row["headers"]) | {REPLAYED: "true"}
         return Response(row["body"], row["status"], headers=headers)
@@ -157,7 +157,7 @@ class IdempotencyStore:
                 connection.execute(_beyond(self._most_bytes))
 
     def _must_count(self, size: int) -> bool:
-        """Whether so much was kept by now that all is to be counted."""
+        """Whether so much was added that all answers have to be counted."""
         with self._lock:
             self._uncounted += size
             if self._uncounted < self._most_bytes // _COUNTED_AT:
@@ -171,7 +171,7 @@ class IdempotencyStore:
 
 
 def _beyond(most: int) -> sa.Delete:
-    """Forget the oldest answers, as many as are needed for the others to have `most` bytes."""
+    """Delete the oldest answers, so that the others have at most `most` bytes."""
     columns = _answers.c
     newer = sa.func.sum(sa.func.length(columns.body)).over(
         order_by=(columns.began_at.desc(), columns.key)

@@ -1,4 +1,4 @@
-"""Who is told of executions: metrics, traces, structured logs."""
+"""Observers of executions: metrics, traces, structured logs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ log = logging.getLogger(__name__)
 class Observer(Protocol):
     """Told of every execution, in the thread that runs it.
 
-    One that has several attempts begins and ends with each; all but the last end as `retrying`,
-    or as `queued` if the platform could not run it. What an observer raises is logged, and changes
-    nothing.
+    Each attempt begins and ends. All but the last end as `retrying`, or as `queued` if the platform
+    could not run it. An exception that an observer raises is logged, and changes nothing.
     """
 
     def started(self, execution: Execution, call: Call) -> None:
-        """It begins to run."""
+        """An attempt begins."""
 
     def ended(
         self,
@@ -35,21 +34,21 @@ class Observer(Protocol):
         error: SandboxError | None,
         call: Call,
     ) -> None:
-        """It has ended: with a response, or with what the platform failed for."""
+        """An attempt has ended: with a response, or with an error of the platform."""
 
 
 class Observers:
-    """Tells all of them."""
+    """Tells several observers."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
 
     def started(self, execution: Execution, call: Call) -> None:
-        """It begins to run."""
+        """An attempt begins."""
         for observer in self._observers:
             try:
                 observer.started(execution, call)
-            except Exception:  # foreign code, whose failure is not the invocation's
+            except Exception:  # an observer's failure is not the invocation's
                 log.exception("an observer failed")
 
     def ended(
@@ -59,7 +58,7 @@ class Observers:
         error: BaseException | None,
         call: Call,
     ) -> None:
-        """It has ended. What is no `SandboxError` is told as a defect of ours."""
+        """An attempt has ended. An error of another kind becomes an `InternalError`."""
         if error is not None and not isinstance(error, SandboxError):
             error = InternalError("a defect of the sandbox")
         for observer in self._observers:

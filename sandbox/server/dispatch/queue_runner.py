@@ -1,4 +1,4 @@
-"""Running what the queue gives: one attempt, then what follows from it, on record."""
+"""`QueueRunner`: runs one attempt at a queued execution, and records what follows from it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long to leave a database alone that could not be used.
+# How long to wait after the database could not be used.
 _AWAY_SECONDS: Final = 1.0
 
 
 class QueueRunner:
-    """Runs executions that this server has claimed; `invoke` runs one that is active."""
+    """Runs executions that this server has claimed, by calling `invoke`."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class QueueRunner:
         self._giving_up = threading.Event()
 
     def give_up(self) -> None:
-        """From now on, do not wait for a database that cannot be used."""
+        """From now on, do not wait until the database can be used again."""
         self._giving_up.set()
 
     def run(self, claimed: Claimed) -> None:
-        """Run one, and put on record what became of it before it is let go."""
+        """Run one attempt, and record how it ended before it counts as ended."""
         execution = claimed.execution
         call = to_call(execution, claimed.document)
         active = Active(execution, call, cancellation=Cancellation(), log_bytes=self._log_bytes)
@@ -75,14 +75,14 @@ class QueueRunner:
                 response = self._invoke(active)
             except SandboxError as failure:
                 error = failure
-            except Exception as failure:  # a defect, which must not take the execution with it
+            except Exception as failure:  # a defect, which must not lose the execution
                 log.exception("the execution %s could not be run", execution.id)
                 error = failure
             ended = self._settle(claimed, active, response, error)
         finally:
             self._active.leave(active)
         if ended is None:
-            log.warning("how the execution %s ended here could not be recorded", execution.id)
+            log.warning("the end of the execution %s could not be recorded", execution.id)
         else:
             self._observers.ended(ended, response, error, call)
 
@@ -101,14 +101,14 @@ class QueueRunner:
         response: FunctionResponse | None,
         error: Exception | None,
     ) -> Execution | None:
-        """Put what follows on record. None if that cannot be done, or it is not ours any more."""
+        """Record what follows. None if that is impossible, or another server has recovered it."""
         queue = self._store.queue
         ended = self._ended(active, response, error)
         if ended.status == "succeeded":
             return self._finish(claimed, ended)
         if active.unwanted:
             return self._finish(claimed, replace(ended, status="cancelled"))
-        if active.cancellation.cancelled:  # nobody asked for it: the server stops
+        if active.cancellation.cancelled:  # not by a caller: the server stops
             return self._recorded(lambda: queue.give_up(claimed))
         code, message = str(ended.code), str(ended.message)
         follows = after_failure(
@@ -137,14 +137,14 @@ class QueueRunner:
         return self._recorded(lambda: ended if queue.finish(claimed, ended) else None)
 
     def _recorded(self, write: Callable[[], T]) -> T | None:
-        """What `write` returns; tried until the database can be used, or this server gives up."""
-        told = False
+        """What `write` returns; it is repeated until the database can be used, or `give_up`."""
+        logged = False
         while True:
             try:
                 return write()
             except DatabaseUnavailableError as error:
-                if not told:
-                    log.warning("what became of an execution waits for the database: %s", error)
-                    told = True
+                if not logged:
+                    log.warning("the end of an execution cannot be recorded yet: %s", error)
+                    logged = True
                 if self._giving_up.wait(_AWAY_SECONDS):
                     return None

@@ -1,4 +1,4 @@
-"""Threads for calls that block, as many as there are and no queue before them."""
+"""Threads for calls that block, without a queue: a call gets a thread at once, or is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Turn what an executor says that was shut down into OverloadedError."""
+    """Raise OverloadedError when an executor was shut down."""
     try:
         yield
     except RuntimeError as error:
@@ -29,7 +29,7 @@ def stopping() -> Iterator[None]:
 
 
 class Threads:
-    """At most `most` threads. A call that would have to wait for one is refused."""
+    """At most `most` threads."""
 
     def __init__(self, name: str, most: int) -> None:
         self.executor = ThreadPoolExecutor(most, name)
@@ -37,10 +37,10 @@ class Threads:
         self._lock = threading.Lock()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `call` returns or raises. It runs to its end even if nobody waits for it any more.
+        """What `call` returns or raises. If the caller is cancelled, the call still runs on.
 
         Raises:
-            OverloadedError: all threads are taken.
+            OverloadedError: all threads are in use.
         """
         self.enter()
 
@@ -54,10 +54,10 @@ class Threads:
             return await asyncio.get_running_loop().run_in_executor(self.executor, run)
 
     def enter(self) -> None:
-        """Have one thread less to spare: it is kept for the caller, until `leave`.
+        """Reserve a thread for the caller, until `leave`.
 
         Raises:
-            OverloadedError: all threads are taken.
+            OverloadedError: all threads are in use.
         """
         with self._lock:
             if not self._free:
@@ -65,10 +65,9 @@ class Threads:
             self._free -= 1
 
     def leave(self) -> None:
-        """The caller needs its thread no more."""
         with self._lock:
             self._free += 1
 
     def close(self) -> None:
-        """Take no more calls; does not wait for those under way."""
+        """Take no more calls. Does not wait for running ones."""
         self.executor.shutdown(wait=False)

@@ -2,10 +2,10 @@
 
 Two forms:
 
-- `plain`: the signature in hexadecimal digits or base64, as it is or after `sha256=` or `sha1=`.
-  GitHub, Gitea, Shopify and most others.
-- `stripe`: `t=TIME,v1=SIGNATURE`, in hexadecimal digits, over `TIME.BODY`; of several `v1` one has
-  to fit. TIME is in seconds since the epoch.
+- `plain`: the signature in hexadecimal digits or base64, with or without `sha256=` or `sha1=`
+  before it. GitHub, Gitea, Shopify and most others use it.
+- `stripe`: `t=TIME,v1=SIGNATURE`, in hexadecimal digits, over `TIME.BODY`. TIME is in seconds since
+  the epoch. If there are several `v1`, one of them has to match.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -25,30 +26,32 @@ Algorithm = Literal["hmac-sha256", "hmac-sha1"]
 Format = Literal["plain", "stripe"]
 
 _HASHES: Final = {"hmac-sha256": hashlib.sha256, "hmac-sha1": hashlib.sha1}
-# Signs for whoever is not there, so that it takes as long. Nobody knows it.
-_NOBODY: Final = secrets.token_bytes(32)
+# Takes the place of a missing secret, so that the check takes as long. Nobody knows it.
+_UNKNOWN: Final = secrets.token_bytes(32)
 
 
-def is_genuine(  # noqa: PLR0913
-    value: str,
-    body: bytes,
-    *,
-    secret: str | None,
-    algorithm: Algorithm,
-    form: Format,
-    tolerance: float,
-    now: float,
+@dataclass(frozen=True, kw_only=True)
+class SignatureScheme:
+    """How a sender signs. `tolerance` is how old or new a signature may be, in seconds."""
+
+    algorithm: Algorithm = "hmac-sha256"
+    form: Format = "plain"
+    tolerance: float = 0.0
+
+
+def is_genuine(
+    value: str, body: bytes, *, secret: str | None, scheme: SignatureScheme, now: float
 ) -> bool:
-    """Whether `value` signs `body`. Never fails, and takes as long whatever is wrong.
+    """Whether `value` signs `body`. Never raises, and takes as long whatever is wrong.
 
-    Without a secret, nothing is genuine. `tolerance` is how far the signature's time may be from
-    `now`, in seconds.
+    Without a secret, nothing is genuine.
     """
-    if form == "stripe":
-        prefix, signatures, in_time = _stripe(value, tolerance=tolerance, now=now)
+    if scheme.form == "stripe":
+        prefix, signatures, in_time = _stripe(value, tolerance=scheme.tolerance, now=now)
     else:
         prefix, signatures, in_time = b"", _plain(value), True
-    digest = hmac.new(secret.encode() if secret else _NOBODY, prefix, _HASHES[algorithm])
+    key = secret.encode() if secret else _UNKNOWN
+    digest = hmac.new(key, prefix, _HASHES[scheme.algorithm])
     digest.update(body)
     expected = digest.digest()
     matches = [hmac.compare_digest(expected, signature) for signature in signatures]
@@ -66,7 +69,7 @@ def _plain(value: str) -> Sequence[bytes]:
 
 
 def _stripe(value: str, *, tolerance: float, now: float) -> tuple[bytes, Sequence[bytes], bool]:
-    """What stands before the body, the signatures, and whether they are young enough."""
+    """The signed bytes before the body, the signatures, and whether their time is near `now`."""
     fields = [part.strip().partition("=") for part in value.split(",")]
     times = [text for name, _, text in fields if name == "t"]
     moment = times[0] if len(times) == 1 else ""

@@ -56,7 +56,7 @@ def completed(call: Call, request: Request, caller: Caller) -> Call:
     """The call with what its request says besides: for whom it is, and how long it may take.
 
     Raises:
-        ForbiddenError: it is for somebody else, and the caller may not say so.
+        ForbiddenError: it is for somebody else, and the caller may not call for others.
         InvalidRequestError: `timeout` or the identity cannot be read.
     """
     return replace(

@@ -1,4 +1,4 @@
-"""Webhooks: a sender proves itself by an HMAC of the body before anything is started."""
+"""Webhooks: the sender's HMAC of the body is checked before a function runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sandbox.call import Call
 from sandbox.errors import OverloadedError, UnauthenticatedError
 from sandbox.functions.manifest import resolve
 from sandbox.server.auth.callers import Caller
-from sandbox.server.events.signatures import is_genuine
+from sandbox.server.events.signatures import SignatureScheme, is_genuine
 from sandbox.server.http.body import read_body
 from sandbox.server.http.functions import respond
 from sandbox.server.http.request_event import body_as_input, request_document
@@ -28,54 +28,58 @@ if TYPE_CHECKING:
     from sandbox.server.events.registrar import Webhook
     from sandbox.server.service import Service
 
-# Anybody may send a body here. Of those that are larger, this process reads so many at once.
+# Anybody may send a body here. This process reads only so many larger ones at once.
 SMALL: Final = 64 * 1024
 MOST_LARGE: Final = 32
 
 
 class _NotKeptError(Exception):
-    """An answer that a second delivery shall not be given: it may try again."""
+    """Carries an answer that is not kept, so that the sender may deliver again."""
 
     def __init__(self, answer: Response) -> None:
         self.answer = answer
 
 
-class _Room:
-    """Counts the large bodies that are being read; used by one event loop only."""
+class _LargeBodies:
+    """Counts the large bodies that are being read. Used by one event loop only."""
 
     def __init__(self) -> None:
-        self._taken = 0
+        self._count = 0
 
     @contextlib.contextmanager
-    def place(self, length: str) -> Iterator[None]:
-        """A place for a body of that `Content-Length`."""
+    def reading(self, length: str) -> Iterator[None]:
+        """Count a body of that `Content-Length`.
+
+        Raises:
+            OverloadedError: it is large, and too many large ones are being read.
+        """
         if length.isascii() and length.isdigit() and int(length[:20]) <= SMALL:
             yield
             return
-        if self._taken >= MOST_LARGE:
+        if self._count >= MOST_LARGE:
             raise OverloadedError("too many large bodies are on their way", retry_after=1.0)
-        self._taken += 1
+        self._count += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self._count -= 1
 
 
-_room: Final = _Room()
+_large_bodies: Final = _LargeBodies()
 
 
 async def receive(request: Request, service: Service) -> Response:
     """`POST /api/webhooks/{function}` and `/api/webhooks/{function}/{source}`.
 
-    Whether there is such a webhook is told to nobody who cannot sign for it.
+    The answer to a wrong signature does not tell whether there is such a webhook.
 
     Raises:
-        UnauthenticatedError: there is none, or the signature is not right.
+        UnauthenticatedError: there is no such webhook, or the signature is wrong.
         SandboxError, HTTPException: see `read_body` and `Dispatcher`.
     """
     function = request.path_params["function"]
     settings = service.settings.server
-    with _room.place(request.headers.get("content-length", "")):
+    with _large_bodies.reading(request.headers.get("content-length", "")):
         body = await read_body(request, most=settings.limits.body, patience=settings.patience)
         webhook = service.registrar.webhook(function, request.path_params.get("source"))
         genuine = _is_genuine(request, service, webhook, body)
@@ -104,30 +108,26 @@ async def receive(request: Request, service: Service) -> Response:
 
 def _is_genuine(request: Request, service: Service, webhook: Webhook | None, body: bytes) -> bool:
     if webhook is None:
-        return is_genuine(
-            "", body, secret=None, algorithm="hmac-sha256", form="plain", tolerance=0, now=0
-        )
+        return is_genuine("", body, secret=None, scheme=SignatureScheme(), now=0)
     verification, config = webhook.verification, webhook.config
     try:
         secret = resolve(verification.secret, service.sandbox.secrets)
-    except KeyError:  # the operator does not give it
+    except KeyError:  # the operator does not give this secret
         secret = None
     is_stripe = verification.header.lower() == "stripe-signature"
-    return is_genuine(
-        request.headers.get(verification.header, ""),
-        body,
-        secret=secret,
+    scheme = SignatureScheme(
         algorithm=verification.type,
         form=config.format or ("stripe" if is_stripe else "plain"),
         tolerance=config.tolerance,
-        now=time.time(),
     )
+    value = request.headers.get(verification.header, "")
+    return is_genuine(value, body, secret=secret, scheme=scheme, now=time.time())
 
 
 async def _answer_once(
     request: Request, service: Service, call: Call, webhook: Webhook
 ) -> Response:
-    """Carry a delivery out; one that came before is given the answer from then."""
+    """Carry a delivery out. One that came before gets the earlier answer."""
     header = webhook.config.delivery_header
     delivery = request.headers.get(header) if header else None
     wait = webhook.hook.mode == "sync"
@@ -142,7 +142,7 @@ async def _answer_once(
     if delivery is None:
         return await answer(request, call=whole)
     key = hashlib.sha256(f"{webhook.hook.source}\n{delivery}".encode()).hexdigest()
-    # `_request` differs each time: it has the time of the signature.
+    # Without `_request`, which differs each time: it has the time of the signature.
     once = service.idempotency.once(key, call, wait=wait, threads=service.working)
     try:
         async with once as kept:
@@ -157,7 +157,7 @@ async def _answer_once(
 
 
 def _about(request: Request, webhook: Webhook) -> dict[str, object]:
-    """`_request`, without the signature: whoever has it could try secrets until one fits."""
+    """`_request` without the signature, which would allow to try secrets until one matches."""
     about = request_document(request, {})
     about["headers"].pop(webhook.verification.header.lower(), None)
     return {**about, "source": webhook.hook.source, "action": webhook.hook.action}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sandbox import FunctionError
 from sandbox.errors import OverloadedError
 from sandbox.executions.model import ExecutionQuery
-from sandbox.server.events.signatures import is_genuine
-from sandbox.server.http.webhooks import MOST_LARGE, SMALL, _Room
+from sandbox.server.events.signatures import SignatureScheme, is_genuine
+from sandbox.server.http.webhooks import MOST_LARGE, SMALL, _LargeBodies
 from tests.server.plain import PlainSandbox, plain_server
 
 if TYPE_CHECKING:
@@ -61,14 +61,9 @@ def base64_of(hexadecimal: str) -> str:
 
 
 def genuine(value: str, body: bytes = b"body", **more: Any) -> bool:
-    options = {
-        "secret": SECRET,
-        "algorithm": "hmac-sha256",
-        "form": "plain",
-        "tolerance": 300.0,
-        "now": 1000.0,
-    }
-    return is_genuine(value, body, **{**options, **more})
+    options = {"secret": SECRET, "now": 1000.0}
+    options |= {name: more.pop(name) for name in options.keys() & more.keys()}
+    return is_genuine(value, body, scheme=SignatureScheme(tolerance=300.0, **more), **options)
 
 
 def test_a_signature_has_any_of_these_forms() -> None:
@@ -306,13 +301,15 @@ def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 
 def test_large_bodies_of_anybody_are_read_a_few_at_once() -> None:
-    room = _Room()
-    places = [room.place(length) for length in ("", "x", str(SMALL + 1)) for _ in range(MOST_LARGE)]
+    room = _LargeBodies()
+    places = [
+        room.reading(length) for length in ("", "x", str(SMALL + 1)) for _ in range(MOST_LARGE)
+    ]
     for place in places[:MOST_LARGE]:
         place.__enter__()
     with pytest.raises(OverloadedError), places[MOST_LARGE]:
         pass
-    with room.place(str(SMALL)):
+    with room.reading(str(SMALL)):
         pass
     places[0].__exit__(None, None, None)
     with places[MOST_LARGE + 1]:

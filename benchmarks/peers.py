@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.context import REQUEST
 from benchmarks.host import process
 from sandbox.engine.docker.config import RUNTIME_NAMES
 from sandbox.images import image_builder as images
-from sandbox.policy.container_spec import function_spec, new_uid
+from sandbox.policy.container_spec import Launch, function_spec
 from sandbox.runtimes import INIT, TMP_DIR
 
 if TYPE_CHECKING:
@@ -25,15 +26,13 @@ _LINE: Final = (REQUEST + "\n").encode()
 
 def spec_of(deployment: Deployment, **labels: str) -> ContainerSpec:
     """The container that the executor would make, but without a gateway's two files."""
-    return function_spec(
-        deployment.function,
-        deployment.policy,
-        image=deployment.image,
-        bundle=deployment.bundle.path,
-        uid=new_uid(),
-        runtime_class=deployment.runtime_class,
-        labels=labels,
+    launch = Launch(image=deployment.image, runtime_class=deployment.runtime_class, labels=labels)
+    spec = function_spec(
+        deployment.function, deployment.policy, launch, bundle=deployment.bundle.path
     )
+    # Nobody reads when it has booted.
+    command = tuple(word for word in spec.command if word != "--announce")
+    return replace(spec, command=command)
 
 
 def docker_run(deployment: Deployment) -> Callable[[], None]:

@@ -1,28 +1,32 @@
-"""One build, in a container of its own."""
+"""Runs the jobs of builds, each in a container of its own."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
-import secrets
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from sandbox.cancellation import Cancellation
 from sandbox.documents.problems import printable
 from sandbox.errors import BuildFailedError
 from sandbox.gateway.allocation import Attachment
-from sandbox.policy.container_spec import build_spec, new_uid
-from sandbox.protocol.report import NONCE_VARIABLE, Marks, Report
+from sandbox.policy.container_spec import Launch, build_spec
+from sandbox.protocol.report import Marks, Report
 from sandbox.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from sandbox.cancellation import Cancellation
     from sandbox.config.settings import Settings
     from sandbox.engine.base import Chunk, Container, Engine, Exit, Mount, RuntimeClass
     from sandbox.engine.delivery import Delivery
+    from sandbox.store.owners import Owner
+
+log = logging.getLogger(__name__)
 
 # Of a build's output, the end is what tells why it failed.
 _LOG_TAIL: Final = 8 * 1024
@@ -36,66 +40,86 @@ _NO_SPACE_LEFT: Final = os.strerror(errno.ENOSPC)
 class Job:
     """What to run, in which image, with what mounted.
 
-    `network` is what a gateway adds, and `hosts` are those that it leads to.
+    `name` is the function that it is for, as its container's label. It may reach the registries
+    of `tools` and what the operator allows to builds; one that is `offline` reaches nothing,
+    whatever the settings say.
     """
 
+    name: str
     command: tuple[str, ...]
     image: str
-    mounts: tuple[Mount, ...]
-    env: Mapping[str, str]
+    runtime_class: RuntimeClass
+    mounts: tuple[Mount, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
     # Directories besides /tmp that it can write to.
     scratch: tuple[str, ...] = ()
-    network: Attachment = Attachment()  # noqa: RUF009 - frozen
-    hosts: frozenset[str] = frozenset()
+    tools: tuple[str, ...] = ()
+    offline: bool = False
 
 
-def run_build(  # noqa: PLR0913
-    engine: Engine,
-    settings: Settings,
-    job: Job,
-    *,
-    delivery: Delivery,
-    runtime_class: RuntimeClass,
-    labels: Mapping[str, str],
-    ending: Cancellation,
-    take: Callable[[bytes], None] | None = None,
-) -> list[str]:
-    """Run `job` to its end. What it writes to stdout is given to `take`; without it, it is log.
-    `ending` stops it.
+class BuildContainers:
+    """Runs jobs, each in a container of its own. Safe to use from many threads."""
 
-    Returns which of its limits it touched nevertheless, and what it wanted to reach in vain.
+    def __init__(
+        self, engine: Engine, settings: Settings, *, delivery: Delivery, owner: Owner
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._delivery = delivery
+        self._owner = owner
+        self._places = threading.BoundedSemaphore(settings.build.concurrency)
+        self._ending = Cancellation()
 
-    Raises:
-        BuildFailedError: it failed, took too long, was stopped, or `take` did not want more.
-    """
-    nonce = secrets.token_hex(8)
-    spec = build_spec(
-        job.command,
-        settings,
-        image=job.image,
-        mounts=job.mounts,
-        env={**job.env, NONCE_VARIABLE: nonce},
-        uid=new_uid(),
-        runtime_class=runtime_class,
-        labels=labels,
-        scratch=job.scratch,
-        network=job.network,
-    )
-    log = _Log(nonce)
-    _check(ending)
-    with delivery.lend(spec) as delivered:
-        ended = _run(engine.create(delivered), settings, log, take, ending)
-    signs = _signs(log.report, job.hosts)
-    if ended.exit_code != 0:
-        _check(ending)
-        if ended.oom_killed and not log.report.oom_kills:
-            signs.append(_NO_MEMORY)
-        # An installer that fails cleans up, and then there is space again.
-        if _NO_SPACE_LEFT in log.text() and not log.report.tmp_full:
-            signs.append(_NO_SPACE)
-        reason = "; ".join([f"the build ended with exit code {ended.exit_code}", *signs])
-        raise BuildFailedError(reason, log=log.text())
-    return signs
+    def stop(self) -> None:
+        """Stop the jobs that run, and run no more."""
+        self._ending.cancel()
+
+    def run(
+        self,
+        job: Job,
+        *,
+        take: Callable[[bytes], None] | None = None,
+        network: Attachment = Attachment(),  # noqa: B008 - frozen
+        hosts: frozenset[str] = frozenset(),
+    ) -> None:
+        """Run a job to its end, as soon as there is a place for it.
+
+        What it writes to stdout is given to `take`; without it, it is log. `network` is what a
+        gateway adds, and `hosts` are those that it leads to.
+
+        Raises:
+            BuildFailedError: it failed, took too long, was stopped, or `take` did not want more.
+        """
+        launch = Launch(
+            image=job.image,
+            runtime_class=job.runtime_class,
+            labels=self._owner.labels(job.name),
+            env=job.env,
+            network=network,
+        )
+        spec = build_spec(
+            job.command, self._settings, launch, mounts=job.mounts, scratch=job.scratch
+        )
+        if job.offline:
+            spec = replace(spec, network="none")
+        log_of = _Log(launch.nonce)
+        with self._places:
+            _check(self._ending)
+            with self._delivery.lend(spec) as delivered:
+                container = self._engine.create(delivered)
+                ended = _run(container, self._settings, log_of, take, self._ending)
+        signs = _signs(log_of.report, hosts)
+        if ended.exit_code != 0:
+            _check(self._ending)
+            if ended.oom_killed and not log_of.report.oom_kills:
+                signs.append(_NO_MEMORY)
+            # An installer that fails cleans up, and then there is space again.
+            if _NO_SPACE_LEFT in log_of.text() and not log_of.report.tmp_full:
+                signs.append(_NO_SPACE)
+            reason = "; ".join([f"the build ended with exit code {ended.exit_code}", *signs])
+            raise BuildFailedError(reason, log=log_of.text())
+        for sign in signs:
+            log.warning("%s: while it was built, %s", job.name, sign)
 
 
 def _run(

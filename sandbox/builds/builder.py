@@ -14,18 +14,15 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sandbox.builds.build_command import STEP, step_env, step_image, step_registries
-from sandbox.builds.build_container import Job, run_build
+from sandbox.builds.build_container import BuildContainers, Job
 from sandbox.builds.build_network import ASKED, BuildNetwork
 from sandbox.builds.installers import ALYX_DIR, INSTALLER_INFO, wrapped
 from sandbox.builds.source import BundleSource
-from sandbox.cancellation import Cancellation
 from sandbox.engine.base import Mount
 from sandbox.errors import BuildFailedError, InvalidManifestError
 from sandbox.functions.dependencies import Request, find
@@ -35,7 +32,7 @@ from sandbox.policy.limits import choose_runtime_class
 from sandbox.runtimes import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sandbox.config.settings import Settings
@@ -44,8 +41,6 @@ if TYPE_CHECKING:
     from sandbox.functions.function import Function
     from sandbox.store.bundles import Bundle, BundleStore
     from sandbox.store.owners import Owner
-
-log = logging.getLogger(__name__)
 
 # What the compile command in the `go` image leaves in its output directory.
 COMPILED: Final = "function"
@@ -80,13 +75,10 @@ class Builder:
         self._engine = engine
         self._settings = settings
         self._store = store
-        self._owner = owner
-        self._delivery = delivery
         self._network = BuildNetwork(
             settings, directory=owner.gateways / "builds", default_hosts=self._default_hosts
         )
-        self._places = threading.BoundedSemaphore(settings.build.concurrency)
-        self._ending = Cancellation()
+        self._containers = BuildContainers(engine, settings, delivery=delivery, owner=owner)
         # By key, builds that failed, and when: on the clock of `time.monotonic`.
         self._failures: dict[str, tuple[float, BuildFailedError]] = {}
 
@@ -102,7 +94,7 @@ class Builder:
 
     def stop(self) -> None:
         """Stop what is being built, and build no more."""
-        self._ending.cancel()
+        self._containers.stop()
 
     def close(self) -> None:
         """Let go of the network. May be called twice."""
@@ -112,23 +104,10 @@ class Builder:
         """The id of an image, up to date."""
         return images.require(self._engine, name).id
 
-    def produce(  # noqa: PLR0913
-        self,
-        key: str,
-        job: Job,
-        *,
-        function: str,
-        runtime_class: RuntimeClass,
-        tools: Sequence[str] = (),
-        offline: bool = False,
-    ) -> Bundle:
-        """The bundle that `job` gives on its stdout, as an archive; kept under `key`.
-
-        `offline`, it reaches nothing, whatever the settings allow.
-        """
+    def produce(self, key: str, job: Job) -> Bundle:
+        """The bundle that `job` gives on its stdout, as an archive; kept under `key`."""
         # Before the key is locked: to find them may take a build of its own.
-        places = () if offline else self._network.places(tools)
-        hosts = frozenset(place.host for place in places)
+        places = () if job.offline else self._network.places(job.tools)
 
         def build_into(output: Path) -> None:
             at, failure = self._failures.get(key, (0.0, None))
@@ -147,14 +126,14 @@ class Builder:
             way_out = contextlib.nullcontext(Attachment())
             with (
                 contextlib.closing(archive),
-                way_out if offline else self._network.open(places) as network,
+                way_out if job.offline else self._network.open(places) as network,
             ):
-                env = {**_HOME, **job.env, **self._network.variables(tools)}
-                self.run(
-                    dataclasses.replace(job, env=env, network=network, hosts=hosts),
-                    function=function,
-                    runtime_class=runtime_class,
+                env = {**_HOME, **job.env, **self._network.variables(job.tools)}
+                self._containers.run(
+                    dataclasses.replace(job, env=env),
                     take=archive.take,
+                    network=network,
+                    hosts=frozenset(place.host for place in places),
                 )
                 archive.unpack(output)
 
@@ -163,29 +142,6 @@ class Builder:
         except InvalidManifestError as error:
             problems = "\n".join(error.details.get("problems", ()))
             raise BuildFailedError(f"what it left cannot be used: {problems}") from None
-
-    def run(
-        self,
-        job: Job,
-        *,
-        function: str,
-        runtime_class: RuntimeClass,
-        take: Callable[[bytes], None] | None = None,
-    ) -> None:
-        """Run a job as soon as there is a place for it."""
-        with self._places:
-            signs = run_build(
-                self._engine,
-                self._settings,
-                job,
-                delivery=self._delivery,
-                runtime_class=runtime_class,
-                labels=self._owner.labels(function),
-                ending=self._ending,
-                take=take,
-            )
-        for sign in signs:
-            log.warning("%s: while it was built, %s", function, sign)
 
     def cached(self, key: str) -> Bundle | None:
         """What was kept under `key`."""
@@ -223,19 +179,16 @@ class Builder:
         return hosts.split()
 
     def _ask(self, image: str, answer: bytearray) -> None:
-        # The image is ours, and nothing of a function is in it: any class of runtime will do.
-        run_build(
-            self._engine,
-            self._settings.model_copy(
-                update={"build": self._settings.build.model_copy(update={"network": "none"})}
-            ),
-            Job(command=_REGISTRIES, image=image, mounts=(), env=_HOME),
-            delivery=self._delivery,
+        job = Job(
+            name="registries",
+            command=_REGISTRIES,
+            image=image,
+            # The image is ours, and nothing of a function is in it: any class of runtime will do.
             runtime_class=choose_runtime_class("auto", self._engine.info().runtime_classes),
-            labels=self._owner.labels("registries"),
-            ending=self._ending,
-            take=answer.extend,
+            env=_HOME,
+            offline=True,
         )
+        self._containers.run(job, take=answer.extend)
 
 
 class _Build:
@@ -308,8 +261,10 @@ class _Build:
                     image=image,
                     mounts=mounts,
                     env=env,
+                    tools=info.registries,
+                    name=self._function.name,
+                    runtime_class=self._runtime_class,
                 ),
-                tools=info.registries,
                 what="its dependencies could not be installed",
             )
 
@@ -339,20 +294,16 @@ class _Build:
                     **(INSTALLER_INFO[request.installer].build_env if request else {}),
                     "BUILD_OUTPUT": build.output,
                 },
+                tools=step_registries(name),
+                name=self._function.name,
+                runtime_class=self._runtime_class,
             ),
-            tools=step_registries(name),
             what=f"the build `{' '.join(command)}` failed",
         )
 
-    def _produce(self, key: str, job: Job, *, tools: Sequence[str], what: str) -> Bundle:
+    def _produce(self, key: str, job: Job, *, what: str) -> Bundle:
         try:
-            return self._builder.produce(
-                key,
-                job,
-                function=self._function.name,
-                runtime_class=self._runtime_class,
-                tools=tools,
-            )
+            return self._builder.produce(key, job)
         except BuildFailedError as failure:
             raise BuildFailedError(f"{what}: {failure.message}", log=failure.log) from None
 
@@ -366,12 +317,11 @@ class _Build:
                 command=("sh", "-c", _COMPILE, "compile", function.entrypoint, function.interface),
                 image=image,
                 mounts=(Mount(source=self._source.path, target="/src"),),
-                env={},
                 scratch=("/out",),
+                offline=True,
+                name=self._function.name,
+                runtime_class=self._runtime_class,
             ),
-            function=function.name,
-            runtime_class=self._runtime_class,
-            offline=True,
         )
         return Built(function=dataclasses.replace(function, entrypoint=COMPILED), bundle=bundle)
 

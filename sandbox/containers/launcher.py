@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandbox.containers.instance import Instance
 from sandbox.errors import BootFailedError, SandboxError
-from sandbox.policy.container_spec import function_spec, new_uid
+from sandbox.policy.container_spec import Launch, function_spec
 from sandbox.protocol.logs import LimitExceeded
 
 if TYPE_CHECKING:
@@ -74,26 +73,22 @@ class Launcher:
         """
         function = deployment.function
         gateway = self._gateways.open(deployment.policy.network)
-        nonce = secrets.token_hex(8)
         try:
-            spec = function_spec(
-                function,
-                deployment.policy,
+            launch = Launch(
                 image=deployment.image,
-                bundle=deployment.bundle.path,
-                uid=new_uid(),
                 runtime_class=deployment.runtime_class,
                 labels=self._owner.labels(function.name),
-                nonce=nonce,
-                announce=function.interface == "stdio",
                 env=deployment.env,
                 network=gateway.attachment,
             )
+            spec = function_spec(function, deployment.policy, launch, bundle=deployment.bundle.path)
             container = self._engine.create(self._delivery.deliver(spec))
         except BaseException:
             gateway.close()
             raise
-        instance = Instance(deployment, container, gateway, nonce=nonce, settings=self._settings)
+        instance = Instance(
+            deployment, container, gateway, nonce=launch.nonce, settings=self._settings
+        )
         try:
             instance.start()
         except BaseException:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sandbox.models import NetworkAllowed, NetworkDenied, NetworkStats
@@ -69,21 +68,21 @@ class Tally:
 
     def connected(self, destination: str) -> None:
         """A connection to `destination` was made."""
-        self._add(destination, connections=1)
+        self._add(NetworkAllowed(destination=destination, connections=1))
 
     def failed(self, destination: str, reason: str) -> None:
         """A connection to `destination`, which is allowed, came to nothing."""
-        self._add(destination, failed=1, failure=reason)
+        self._add(NetworkAllowed(destination=destination, failed=1, failure=reason))
 
     def sent(self, destination: str, count: int) -> None:
         """`count` bytes go from the function to `destination`. Raises CapExceededError."""
         self._transfer(count)
-        self._add(destination, sent=count)
+        self._add(NetworkAllowed(destination=destination, bytes_sent=count))
 
     def received(self, destination: str, count: int) -> None:
         """`count` bytes go from `destination` to the function. Raises CapExceededError."""
         self._transfer(count)
-        self._add(destination, received=count)
+        self._add(NetworkAllowed(destination=destination, bytes_received=count))
 
     def deny(self, destination: str, reason: str) -> None:
         """A connection to `destination` was refused, or ended by a cap."""
@@ -113,25 +112,17 @@ class Tally:
                 )
             self._bytes += count
 
-    def _add(  # noqa: PLR0913
-        self,
-        destination: str,
-        *,
-        connections: int = 0,
-        sent: int = 0,
-        received: int = 0,
-        failed: int = 0,
-        failure: str | None = None,
-    ) -> None:
+    def _add(self, more: NetworkAllowed) -> None:
         with self._lock:
+            destination = more.destination
             if destination not in self._allowed and len(self._allowed) >= MOST_ENTRIES:
                 destination = _OTHERS
             entry = self._allowed.get(destination) or NetworkAllowed(destination=destination)
-            self._allowed[destination] = replace(
-                entry,
-                connections=entry.connections + connections,
-                bytes_sent=entry.bytes_sent + sent,
-                bytes_received=entry.bytes_received + received,
-                failed=entry.failed + failed,
-                failure=failure or entry.failure,
+            self._allowed[destination] = NetworkAllowed(
+                destination=destination,
+                connections=entry.connections + more.connections,
+                bytes_sent=entry.bytes_sent + more.bytes_sent,
+                bytes_received=entry.bytes_received + more.bytes_received,
+                failed=entry.failed + more.failed,
+                failure=more.failure or entry.failure,
             )

@@ -7,7 +7,7 @@ and the engine only translates what stands here.
 from __future__ import annotations
 
 import secrets
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sandbox.engine.base import ContainerSpec, Mount, RuntimeClass
@@ -50,39 +50,47 @@ READ_ONLY_PATHS: Final = (
 )  # fmt: skip
 
 
-def function_spec(  # noqa: PLR0913
-    function: Function,
-    policy: Policy,
-    *,
-    image: str,
-    bundle: Path,
-    uid: int,
-    runtime_class: RuntimeClass,
-    labels: Mapping[str, str],
-    nonce: str = "",
-    announce: bool = False,
-    env: Mapping[str, str] = MappingProxyType({}),
-    network: Attachment = Attachment(),  # noqa: B008 - frozen
+def new_uid() -> int:
+    """A user id for one container, at random: 2^28 ids make two at once all but impossible."""
+    return FIRST_UID + secrets.randbelow(UID_COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What one container has that no other container of the same code need have.
+
+    `env` says where a build put the dependencies. `network` is what its gateway adds (see
+    `sandbox.gateway.gateway`). `nonce` marks what its init says (see `sandbox.protocol.report`).
+    """
+
+    image: str
+    runtime_class: RuntimeClass
+    labels: Mapping[str, str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    network: Attachment = Attachment()  # noqa: RUF009 - frozen
+    uid: int = field(default_factory=new_uid)
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+def function_spec(
+    function: Function, policy: Policy, launch: Launch, *, bundle: Path
 ) -> ContainerSpec:
     """The container that serves `function`, whose files are in `bundle` on the engine's host.
 
-    `nonce` marks what its init says, see `sandbox.protocol.report`; with `announce`, init tells
-    when the function waits for its request. `env` is what its build says of where its
-    dependencies are; `network` is what its gateway adds (see `sandbox.gateway.gateway`).
+    Init tells when a stdio function waits for its request; a handler's bootstrap tells itself.
     """
     runtime = RUNTIMES[function.runtime]
-    modes = {"--handler": function.interface == "handler", "--announce": announce}
-    mode = tuple(name for name, wanted in modes.items() if wanted)
+    mode = "--handler" if function.interface == "handler" else "--announce"
     command = runtime.command(function.entrypoint, function.interface)
-    fewest_pids = SMALLEST_PIDS_UNDER_GVISOR if runtime_class == "gvisor" else 1
+    fewest_pids = SMALLEST_PIDS_UNDER_GVISOR if launch.runtime_class == "gvisor" else 1
     return ContainerSpec(
-        image=image,
-        command=(INIT, *mode, *network.arguments, *command),
+        image=launch.image,
+        command=(INIT, mode, *launch.network.arguments, *command),
         working_dir=str(FUNCTION_DIR),
-        env={**runtime.env, **env, **network.env, NONCE_VARIABLE: nonce},
-        uid=uid,
-        gid=uid,
-        mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)), *network.mounts),
+        env={**runtime.env, **_environment(launch)},
+        uid=launch.uid,
+        gid=launch.uid,
+        mounts=(Mount(source=bundle, target=str(FUNCTION_DIR)), *launch.network.mounts),
         memory=policy.memory,
         cpu=policy.cpu,
         pids=max(policy.pids, fewest_pids),
@@ -93,39 +101,33 @@ def function_spec(  # noqa: PLR0913
         seccomp=profile(),
         masked_paths=MASKED_PATHS,
         read_only_paths=READ_ONLY_PATHS,
-        runtime_class=runtime_class,
-        labels=labels,
+        runtime_class=launch.runtime_class,
+        labels=launch.labels,
     )
 
 
-def build_spec(  # noqa: PLR0913
+def build_spec(
     command: tuple[str, ...],
     settings: Settings,
+    launch: Launch,
     *,
-    image: str,
     mounts: tuple[Mount, ...],
-    env: Mapping[str, str],
-    uid: int,
-    runtime_class: RuntimeClass,
-    labels: Mapping[str, str],
     scratch: tuple[str, ...] = (),
-    network: Attachment = Attachment(),  # noqa: B008 - frozen
 ) -> ContainerSpec:
     """The container that compiles or builds what is at /src, or installs what it asks for.
 
     As hard as a function's, but for three things: limits of its own, a `/tmp` from which what
-    was built there can run, and a network if the operator says so. `network` is what its gateway
-    adds.
+    was built there can run, and a network if the operator says so.
     """
     build = settings.build
     return ContainerSpec(
-        image=image,
-        command=(INIT, *network.arguments, *command),
+        image=launch.image,
+        command=(INIT, *launch.network.arguments, *command),
         working_dir="/src",
-        env={**env, **network.env},
-        uid=uid,
-        gid=uid,
-        mounts=(*mounts, *network.mounts),
+        env=_environment(launch),
+        uid=launch.uid,
+        gid=launch.uid,
+        mounts=(*mounts, *launch.network.mounts),
         memory=build.memory,
         cpu=build.cpu,
         pids=build.pids,
@@ -138,12 +140,11 @@ def build_spec(  # noqa: PLR0913
         seccomp=profile(),
         masked_paths=MASKED_PATHS,
         read_only_paths=READ_ONLY_PATHS,
-        runtime_class=runtime_class,
+        runtime_class=launch.runtime_class,
         network="bridge" if build.network == "bridge" else "none",
-        labels=labels,
+        labels=launch.labels,
     )
 
 
-def new_uid() -> int:
-    """A user id for one container, at random: 2^28 ids make two at once all but impossible."""
-    return FIRST_UID + secrets.randbelow(UID_COUNT)
+def _environment(launch: Launch) -> dict[str, str]:
+    return {**launch.env, **launch.network.env, NONCE_VARIABLE: launch.nonce}

@@ -11,7 +11,7 @@ from sandbox.config.settings import Settings
 from sandbox.errors import PolicyRefusedError
 from sandbox.functions.discovery import discover
 from sandbox.gateway.allocation import Attachment
-from sandbox.policy.container_spec import function_spec
+from sandbox.policy.container_spec import Launch, function_spec
 from sandbox.policy.limits import effective_policy
 from sandbox.policy.network import MOST_DESTINATIONS
 
@@ -107,10 +107,8 @@ def test_the_containers_network_mode_is_none_whatever_is_allowed(tmp_path: Path)
     found = function(tmp_path, "api.example.org:443")
     settings = Settings.model_validate({"network": {"allow": ["api.example.org:443"]}})
     attachment = Attachment(arguments=("--dns",), env={"HTTPS_PROXY": "http://127.0.1.1:3128"})
-    spec = function_spec(
-        found, effective_policy(found, settings), image="i", bundle=tmp_path, uid=1,
-        runtime_class="runc", labels={}, network=attachment,
-    )  # fmt: skip
+    launch = Launch(image="i", runtime_class="runc", labels={}, network=attachment)
+    spec = function_spec(found, effective_policy(found, settings), launch, bundle=tmp_path)
     assert spec.network == "none"
     assert "--dns" in spec.command
     assert spec.env["HTTPS_PROXY"] == "http://127.0.1.1:3128"

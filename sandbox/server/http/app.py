@@ -80,16 +80,16 @@ def create_app(current: Callable[[], Service], readiness: Readiness) -> ASGIApp:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """What stands against a request, as a problem document."""
-    of = about(request)
+    subject = about(request)
     if isinstance(error, HTTPException):
-        return problem_from_http(error, **of)
+        return problem_from_http(error, subject)
     if isinstance(error, SandboxError):
         if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             trace = error if isinstance(error, InternalError) else None
-            log.error("the request %s failed: %s", of["request_id"], error, exc_info=trace)
-        return problem_from_error(error, **of)
+            log.error("the request %s failed: %s", subject.request_id, error, exc_info=trace)
+        return problem_from_error(error, subject)
     # Logged by `AccessLog`, which gets it too.
-    return problem_from_error(InternalError("a defect of the server"), **of)
+    return problem_from_error(InternalError("a defect of the server"), subject)
 
 
 async def _routed(request: Request, caller: Caller, service: Service) -> Response:

@@ -15,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sandbox.errors import Code
 from sandbox.ids import new_request_id
-from sandbox.server.http.problems import problem
+from sandbox.models import FunctionError
+from sandbox.server.http.problems import Subject, problem
 
 if TYPE_CHECKING:
     import asyncio
@@ -212,10 +213,8 @@ def _problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = N
     request_id = new_request_id()
     return problem(
         status,
-        code,
-        detail,
-        request_id=request_id,
-        instance="",
+        FunctionError(code=code, message=detail),
+        Subject(request_id, path=""),
         headers={**_CLOSE, "X-Request-Id": request_id, **(headers or {})},
     )
 

@@ -100,5 +100,5 @@ async def log_events(
 
 
 def _error_event(error: SandboxError, request: Request) -> ServerSentEvent:
-    answer = problem_from_error(error, **about(request))
+    answer = problem_from_error(error, about(request))
     return ServerSentEvent(event="error", data=bytes(answer.body).decode())

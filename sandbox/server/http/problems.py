@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.responses import Response
 
 from sandbox.errors import CODES, Code, OverloadedError, SandboxError, UnauthenticatedError
-from sandbox.models import dump_json
+from sandbox.models import FunctionError, dump_json
 from sandbox.server.auth.authentication import CHALLENGE
 
 if TYPE_CHECKING:
@@ -21,70 +21,63 @@ if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
 
+    from sandbox.server.http.schemas import Problem
+
 MEDIA_TYPE: Final = "application/problem+json"
 _OURS: Final = frozenset({Code.INTERNAL, Code.ENGINE_UNAVAILABLE, Code.DATABASE_UNAVAILABLE})
 
 
-def about(request: Request) -> dict[str, str]:
-    """Which request a problem is of."""
-    return {"request_id": request.state.request_id, "instance": request.scope["path"]}
+class Subject(NamedTuple):
+    """The request that a problem is about: its id and its path."""
+
+    request_id: str
+    path: str
 
 
-def problem_from_error(error: SandboxError, *, request_id: str, instance: str) -> Response:
-    """The answer to what the platform failed for, or refused."""
+def about(request: Request) -> Subject:
+    """The subject of a problem with this request."""
+    return Subject(request.state.request_id, request.scope["path"])
+
+
+def problem_from_error(error: SandboxError, subject: Subject) -> Response:
+    """The answer to a failure or a refusal of the platform."""
     headers: dict[str, str] = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = CHALLENGE
     details = dict(error.details) | ({"hint": error.hint} if error.hint else {})
-    message = error.message
+    told = FunctionError(code=error.code, message=error.message, details=details)
     if error.code in _OURS:  # where things are, and what they say, is for the server's log
-        message, details = CODES[error.code].meaning, {}
-    return problem(
-        error.http_status,
-        error.code,
-        message,
-        details=details,
-        request_id=request_id,
-        instance=instance,
-        headers=headers,
-    )
+        told = FunctionError(code=error.code, message=CODES[error.code].meaning)
+    return problem(error.http_status, told, subject, headers=headers)
 
 
-def problem_from_http(error: HTTPException, *, request_id: str, instance: str) -> Response:
+def problem_from_http(error: HTTPException, subject: Subject) -> Response:
     """The answer to a request that HTTP itself rules out: no such path, method, or media type."""
-    return problem(
-        error.status_code,
-        Code.INVALID_REQUEST if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-        else Code.INTERNAL,
-        error.detail,
-        request_id=request_id,
-        instance=instance,
-        headers=error.headers,
-    )  # fmt: skip
+    ours = error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    code = Code.INTERNAL if ours else Code.INVALID_REQUEST
+    told = FunctionError(code=code, message=error.detail)
+    return problem(error.status_code, told, subject, headers=error.headers)
 
 
-def problem(  # noqa: PLR0913
+def problem(
     status: int,
-    code: Code,
-    message: str,
+    error: FunctionError,
+    subject: Subject,
     *,
-    request_id: str,
-    instance: str,
-    details: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A problem document: the fields of RFC 9457, then those of the contract."""
-    document = {
-        "type": f"urn:alyx-sandbox:error:{code}",
-        "title": CODES[code].meaning,
+    document: Problem = {
+        "type": f"urn:alyx-sandbox:error:{error.code}",
+        "title": CODES[Code(error.code)].meaning,
         "status": status,
-        "detail": message,
-        "instance": instance,
-        "request_id": request_id,
+        "detail": error.message,
+        "instance": subject.path,
+        "request_id": subject.request_id,
         "success": False,
-        "error": {"code": code, "message": message, "details": dict(details or {})},
+        "error": error.to_dict(),
     }
     return Response(dump_json(document), status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 

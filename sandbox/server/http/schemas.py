@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from sandbox.errors import CODES, Code
 from sandbox.executions.model import Execution
-from sandbox.models import AuthContext, FunctionError, FunctionResponse
+from sandbox.models import AuthContext, FunctionResponse
 
 Json = dict[str, Any]
 
@@ -111,7 +111,7 @@ class Problem(TypedDict):
     instance: str
     request_id: str
     success: Literal[False]
-    error: FunctionError
+    error: Json
 
 
 _SENT: Final = (
@@ -170,6 +170,7 @@ def _adapt(found: dict[str, Json]) -> None:
         name for name in response["properties"] if name not in ("output", "error")
     ]
     response["oneOf"] = [{"required": ["output"]}, {"required": ["error"]}]
+    found["Problem"]["properties"]["error"] = ref("FunctionError")
     execution = found["Execution"]
     for name in EXECUTION_TIMES:
         nullable = "anyOf" in execution["properties"][name]

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from typing import TYPE_CHECKING
 
 import click
 
-from sandbox.deploy.watcher import Watcher
-from sandbox.errors import BuildFailedError, SandboxError
 from sandbox.local.address import find_address
 from sandbox.server.lifecycle import Lifecycle
 from sandbox.server.telemetry.request_log import configure_logging
 
-from .companions import open_socket, prepare, screen_for
+from .local_socket import open_socket
 from .options import Common, common_options
-from .output import dump, printable
+from .screens import screen_for
 
 if TYPE_CHECKING:
     from sandbox.config.settings import Settings
+    from sandbox.local.server import LocalServer
     from sandbox.server.service import Service
-
-    from .companions import Screen
-
-
-log = logging.getLogger(__name__)
 
 
 @click.command
@@ -52,75 +44,13 @@ def serve(common: Common, host: str | None, port: int | None, watched: bool) -> 
             return settings
         return settings.with_server(changed)
 
-    def announce(url: str) -> None:
-        if common.json:
-            click.echo(dump({"event": "listening", "url": url}))
-            return
-        click.echo(f"serving {printable(str(common.functions))} at {url}")
-
-    def accompany(service: Service) -> _Companion:
-        return _Companion(service, common, screen, watched=watched)
+    def open_for(service: Service) -> LocalServer | None:
+        address = find_address(common.functions, common.settings_file, common.environment)
+        return open_socket(address, service.sandbox, screen, invoker=service.dispatcher)
 
     try:
-        Lifecycle(load, common.functions, accompany=accompany, announce=announce).run()
+        Lifecycle(
+            load, common.functions, reporter=screen, open_socket=open_for, watch=watched
+        ).run()
     finally:
         logs.close()
-
-
-class _Companion:
-    """Goes with a service: the local socket, and a thread that warms or watches functions."""
-
-    def __init__(self, service: Service, common: Common, screen: Screen, *, watched: bool) -> None:
-        # Before anything else: if the settings change meanwhile, no client finds this process.
-        address = find_address(common.functions, common.settings_file, common.environment)
-        self._stopping = threading.Event()
-        self._socket = open_socket(address, service.sandbox, screen, invoker=service.dispatcher)
-        self._thread = threading.Thread(
-            target=_watch if watched else _warm,
-            args=(service, screen, self._stopping),
-            name="watching" if watched else "warming",
-            daemon=True,
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._socket is not None:
-            self._socket.stop()
-
-    def close(self) -> None:
-        self._thread.join()
-        if self._socket is not None:
-            self._socket.close()
-
-
-def _watch(service: Service, screen: Screen, stopping: threading.Event) -> None:
-    """Reload functions as they change, until `stopping`."""
-    sandbox = service.sandbox
-    watcher = Watcher(
-        sandbox,
-        service.functions,
-        stop=stopping,
-        prepare=lambda function: prepare(sandbox, function, sandbox.secrets),
-    )
-    try:
-        for event in watcher.events():
-            screen.show(event)
-    except Exception:  # the edge of a thread
-        log.exception("functions are not watched any more")
-
-
-def _warm(service: Service, screen: Screen, stopping: threading.Event) -> None:
-    """Build and boot functions in the background."""
-    for name in service.sandbox.functions:
-        try:
-            service.sandbox.warm(name)
-        except BuildFailedError as failure:
-            if not stopping.is_set():
-                screen.warn(f"{name}: {failure.message}\n{failure.log}".rstrip())
-        except SandboxError as error:
-            screen.warn(f"{name}: {error}")
-        except Exception:  # the edge of a thread
-            log.exception("%s is not warmed", name)
-        if stopping.is_set():
-            return

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 
 import click
 
-from sandbox.deploy.watcher import Watcher
-from sandbox.functions.secrets import load_secrets
 from sandbox.local.address import find_address
 from sandbox.sandbox import Sandbox
 
-from .companions import prepare, screen_for, served
+from .local_socket import open_socket
 from .options import Common, common_options
+from .screens import screen_for
 
 
 @click.command
 @click.option(
     "--poll",
     is_flag=True,
-    help="Look at files twice a second: for file systems that tell of no changes.",
+    help="Look at files twice a second, for file systems that report no changes.",
 )
 @common_options
 def watch(common: Common, poll: bool) -> None:
@@ -29,24 +28,12 @@ def watch(common: Common, poll: bool) -> None:
     same functions and settings goes through it. Ctrl-C ends it.
     """
     screen = screen_for(common)
-    # Before the settings are read: if they change in between, no client finds us.
+    # Before the settings are read: if they change in between, no client finds this process.
     address = find_address(common.functions, common.settings_file, common.environment)
-    settings = common.settings()
-    secrets = load_secrets(settings.secrets_file)
-    stop = threading.Event()
-    try:
-        with (
-            Sandbox(common.functions, settings=settings) as sandbox,
-            served(address, sandbox, screen),
-        ):
-            watcher = Watcher(
-                sandbox,
-                common.functions,
-                stop=stop,
-                prepare=lambda function: prepare(sandbox, function, secrets),
-                polling=poll,
-            )
-            for event in watcher.events():
-                screen.show(event)
-    except KeyboardInterrupt:
-        stop.set()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Sandbox(common.functions, settings=common.settings()) as sandbox,
+        open_socket(address, sandbox, screen) or contextlib.nullcontext(),
+    ):
+        for event in sandbox.watch(polling=poll):
+            screen.show(event)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sandbox.config.loading import load_settings
     from sandbox.config.settings import Settings
+    from sandbox.deploy.reload_events import PollingEvent, ReloadEvent
     from sandbox.errors import (
         Code,
         EngineUnavailableError,
@@ -58,6 +59,8 @@ _HOMES: Final = {
     "LogEntry": "models",
     "OverloadedError": "errors",
     "PolicyRefusedError": "errors",
+    "PollingEvent": "deploy.reload_events",
+    "ReloadEvent": "deploy.reload_events",
     "RuntimeNotAvailableError": "errors",
     "Sandbox": "sandbox",
     "SandboxError": "errors",
@@ -83,6 +86,8 @@ __all__ = [
     "LogEntry",
     "OverloadedError",
     "PolicyRefusedError",
+    "PollingEvent",
+    "ReloadEvent",
     "RuntimeNotAvailableError",
     "Sandbox",
     "SandboxError",

@@ -30,9 +30,11 @@ from sandbox.store.cold_functions import ColdFunctions
 from sandbox.store.owners import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sandbox.cancellation import Cancellation
+    from sandbox.deploy.hot_reload import HotReload
+    from sandbox.deploy.reload_events import WatchEvent
     from sandbox.documents.problems import Problem
     from sandbox.engine.base import Engine
     from sandbox.engine.steps import Steps
@@ -69,7 +71,8 @@ class Sandbox:
         self._closed = True  # until everything below has worked
         self.settings = settings or Settings()
         self._secrets = load_secrets(self.settings.secrets_file)
-        self._registry = Registry(Path(functions), registrar=registrar)
+        self.directory = Path(functions)
+        self._registry = Registry(self.directory, registrar=registrar)
         self._owns_engine = engine is None
         self.engine: Engine = engine or DockerEngine(self.settings.engine)
         self._store = self.settings.store_directory
@@ -142,8 +145,45 @@ class Sandbox:
         self._deployer.retain(self.functions)
         self._pool.retain(self.functions)
 
-    def prepare(self, name: str) -> None:
+    def watch(self, *, polling: bool = False) -> Iterator[WatchEvent]:
+        """Reload and `prepare` functions when their files change, while the caller iterates.
+
+        Yields at once a `ReloadEvent` in which every function is new, then one for each reload
+        that changed something. A version that cannot be built or booted does not replace a good
+        one; the event's `problems` say why. Where the kernel reports no changes of files, a
+        `PollingEvent` says so, and files are polled; with `polling` they are from the start.
+        """
+        from sandbox.deploy.hot_reload import Watcher  # noqa: PLC0415 - brings watchfiles
+
+        return Watcher(self, stop=threading.Event(), polling=polling).events()
+
+    def hot_reload(
+        self, on_event: Callable[[WatchEvent], object] = lambda _: None, *, polling: bool = False
+    ) -> HotReload:
+        """The same as `watch` in a thread, for as long as a `with` block lasts.
+
+            with Sandbox("functions") as sandbox, sandbox.hot_reload(on_event=print):
+                ...
+
+        `on_event` is called in that thread. Leaving the block waits for a reload under way.
+        """
+        from sandbox.deploy.hot_reload import HotReload  # noqa: PLC0415 - brings watchfiles
+
+        return HotReload(self, on_event, polling=polling)
+
+    def source_digest(self, function: Function) -> str:
+        """The digest of a function's files as they are now.
+
+        Raises:
+            InvalidManifestError: its files cannot be deployed; `details.problems` says why.
+        """
+        return self._deployer.source_digest(function)
+
+    def prepare(self, name: str, *, source_digest: str | None = None) -> None:
         """Build and boot a function as it is now, and only if that works put it into service.
+
+        Where `source_digest` is what the method of that name has just returned, its files are not
+        hashed again.
 
         Raises:
             FunctionNotFoundError, InvalidManifestError: see `invoke`.
@@ -153,7 +193,7 @@ class Sandbox:
         """
         self._deployer.rolled = True
         function = self._registry.get(name)
-        deployment = self._deployer.deploy_anew(function)
+        deployment = self._deployer.deploy_anew(function, source_digest=source_digest)
         instance = self._launcher.launch(deployment)
         try:
             check_boot(instance)

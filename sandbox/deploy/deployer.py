@@ -9,6 +9,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from sandbox.deploy.validation import bundle_caps
 from sandbox.errors import BuildFailedError, RuntimeNotAvailableError
 from sandbox.images import image_builder as images
 from sandbox.policy.limits import Policy, choose_runtime_class, effective_policy
@@ -126,8 +127,17 @@ class Deployer:
             for name in self._deployed.keys() - set(names):
                 del self._deployed[name]
 
-    def deploy_anew(self, function: Function) -> Deployment:
+    def source_digest(self, function: Function) -> str:
+        """The digest of the function's files as they are now. Raises InvalidManifestError."""
+        return self._store.digest(
+            function.source, single_file=function.single_file, caps=bundle_caps(self._settings)
+        )
+
+    def deploy_anew(self, function: Function, *, source_digest: str | None = None) -> Deployment:
         """The function as it is on disk now.
+
+        Where `source_digest` is what the method of that name has just returned, its files are not
+        hashed again.
 
         Raises:
             PolicyRefusedError: the operator's settings do not allow it.
@@ -142,12 +152,11 @@ class Deployer:
             policy.runtime_class, self._engine.info().runtime_classes
         )
         image = self._image(RUNTIMES[function.runtime].image, function)
-        limits = self._settings.limits
         source = self._store.snapshot(
             function.source,
             single_file=function.single_file,
-            max_bytes=limits.bundle,
-            max_files=limits.bundle_files,
+            caps=bundle_caps(self._settings),
+            digest=source_digest,
         )
         built = self._builder.build(function, source, runtime_class=runtime_class)
         return Deployment(

@@ -92,7 +92,7 @@ def source_digest(function: Function, settings: Settings) -> str | None:
     Raises:
         InvalidManifestError: its files cannot be made a bundle; `details.problems` lists why.
     """
-    caps = Caps(settings.limits.bundle, settings.limits.bundle_files)
+    caps = bundle_caps(settings)
     try:
         return Tree(function.source, single_file=function.single_file, caps=caps).digest()
     except Refused as refused:
@@ -102,6 +102,11 @@ def source_digest(function: Function, settings: Settings) -> str | None:
         ) from None
     except ChangedError:
         return None
+
+
+def bundle_caps(settings: Settings) -> Caps:
+    """How much a function's directory may hold."""
+    return Caps(settings.limits.bundle, settings.limits.bundle_files)
 
 
 def file_problems(function: Function, settings: Settings) -> Iterator[Problem]:

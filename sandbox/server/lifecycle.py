@@ -21,12 +21,14 @@ from sandbox.server.http.connection_limits import bounded_protocol
 from sandbox.server.http.health import Readiness
 from sandbox.server.http.operations import RESERVED
 from sandbox.server.service import Service
+from sandbox.server.warm_up import WarmUp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from sandbox.config.settings import Settings
+    from sandbox.deploy.reload_events import WatchEvent
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ _FIXED = ("host", "port", "cors")
 
 
 class Companion(Protocol):
-    """What goes with a service while it is in force, such as hot reload."""
+    """Runs beside a service: hot reload or the warm-up, and the local socket."""
 
     def stop(self) -> None:
         """Begin nothing more, and do not wait: another service comes into force, or none."""
@@ -48,11 +50,25 @@ class Companion(Protocol):
         """Wait until what was begun has ended. Nothing is built any more."""
 
 
+class Reporter(Protocol):
+    """Shows what happens; its methods are called in several threads."""
+
+    def announce(self, url: str) -> None:
+        """Requests are taken at this URL."""
+
+    def show(self, event: WatchEvent) -> None:
+        """Functions were reloaded."""
+
+    def warn(self, message: str) -> None:
+        """A function cannot be warmed up."""
+
+
 class Lifecycle:
     """Runs services at one address until SIGTERM or SIGINT; a second one hurries.
 
-    `load` reads the settings, at first and on SIGHUP. `accompany` is called with each service
-    that comes into force; `announce` with the URL, once requests are taken.
+    `load` reads the settings, at first and on SIGHUP. With `watch`, functions are reloaded when
+    their files change. `open_socket` is called with each service that comes into force, to serve
+    the command line too.
 
     Raises:
         SandboxError: the settings or the database cannot be used.
@@ -63,18 +79,20 @@ class Lifecycle:
         load: Callable[[], Settings],
         functions: Path,
         *,
-        accompany: Callable[[Service], Companion],
-        announce: Callable[[str], None],
+        reporter: Reporter,
+        open_socket: Callable[[Service], Companion | None],
+        watch: bool,
     ) -> None:
         self._load = load
         self._functions = functions
-        self._accompany = accompany
-        self._announce = announce
+        self._reporter = reporter
+        self._open_socket = open_socket
+        self._watch = watch
         self._readiness = Readiness()
         # Held while services change.
         self._changing = threading.Lock()
         self._ended = False
-        self._companion: Companion | None = None
+        self._companions: list[Companion] = []
         # Services that were replaced, and the threads in which they end.
         self._replaced: list[tuple[Service, threading.Thread]] = []
         self.service = Service.build(load(), functions, reserved=RESERVED)
@@ -112,11 +130,11 @@ class Lifecycle:
         """Requests are taken from now on."""
         with self._changing:
             self.service.start()
-            self._companion = self._accompany(self.service)
+            self._companions = self._accompany(self.service)
         # What was made until now stays, and need not be looked at whenever garbage is collected.
         gc.freeze()
         gc.set_threshold(_GARBAGE)
-        self._announce(url)
+        self._reporter.announce(url)
         _notify("READY=1")
 
     def reload(self) -> None:
@@ -135,20 +153,29 @@ class Lifecycle:
 
     def _replace(self, settings: Settings) -> None:
         """Put a service with these settings into force; the one before finishes what it took."""
-        before, companion = self.service, self._companion
+        before, companions = self.service, self._companions
         after = Service.build(settings, self._functions, reserved=RESERVED, before=before)
         for name in _FIXED:
             if getattr(settings.server, name) != getattr(before.settings.server, name):
                 log.warning("server.%s changes with the next start only", name)
         after.start()
-        if companion is not None:
+        for companion in companions:
             companion.stop()
-        self._companion = self._accompany(after)
+        self._companions = self._accompany(after)
         self.service = after
-        ending = threading.Thread(target=_end, args=(before, companion), name="drain")
+        ending = threading.Thread(target=_end, args=(before, companions), name="drain")
         ending.start()
         ending_still = [item for item in self._replaced if item[1].is_alive()]
         self._replaced = [*ending_still, (before, ending)]
+
+    def _accompany(self, service: Service) -> list[Companion]:
+        """Start what runs beside a service."""
+        socket = self._open_socket(service)
+        sandbox, reporter = service.sandbox, self._reporter
+        return [
+            sandbox.hot_reload(reporter.show) if self._watch else WarmUp(sandbox, reporter.warn),
+            *([] if socket is None else [socket]),
+        ]
 
     def end(self) -> None:
         """Take nothing more, finish what runs, kill what does not end; no container is left."""
@@ -158,7 +185,7 @@ class Lifecycle:
                 return
             self._ended = True
             _notify("STOPPING=1")
-            _end(self.service, self._companion)
+            _end(self.service, self._companions)
             for _, ending in self._replaced:
                 ending.join()
 
@@ -168,14 +195,16 @@ class Lifecycle:
             service.hurry()
 
 
-def _end(service: Service, companion: Companion | None) -> None:
+def _end(service: Service, companions: Sequence[Companion]) -> None:
     """Let what a service took finish, within its own time to drain."""
-    seconds = service.settings.server.drain
-    if companion is None:
-        service.drain(seconds)
-        return
-    companion.stop()
-    service.drain(seconds, last=companion.close)
+
+    def close() -> None:
+        for companion in companions:
+            companion.close()
+
+    for companion in companions:
+        companion.stop()
+    service.drain(service.settings.server.drain, last=close)
 
 
 class _Server(uvicorn.Server):

@@ -28,7 +28,7 @@ import uuid
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sandbox.errors import InvalidManifestError, InvalidSettingsError
 from sandbox.store.file_hashes import FileHashes
@@ -40,8 +40,8 @@ from sandbox.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-MAX_BYTES: Final = 256 * MIB
-MAX_FILES: Final = 20_000
+_T = TypeVar("_T")
+CAPS: Final = Caps(256 * MIB, 20_000)
 _BUILT: Final = Caps(4096 * MIB, 200_000)
 # A bundle that nobody has used for so long, in seconds, is removed: a week.
 KEPT: Final = 7 * 86400.0
@@ -104,21 +104,29 @@ class BundleStore:
         source: Path,
         *,
         single_file: bool = False,
-        max_bytes: int = MAX_BYTES,
-        max_files: int = MAX_FILES,
+        caps: Caps = CAPS,
+        digest: str | None = None,
     ) -> Bundle:
         """The bundle of a directory, or with `single_file` of one file, as it is now.
 
-        Only hashes what has changed when the store has it already. `source` must have no links
-        on its way. `sandbox.store.tree` says where links may lead and what is left out.
+        Only hashes what has changed when the store has it already; nothing, where `digest` is what
+        the method of that name has just returned. `source` must have no links on its way.
+        `sandbox.store.tree` says where links may lead and what is left out.
 
         Raises:
             InvalidManifestError: something in it can't be in a bundle, it is over a cap, or it
                 does not stop changing; `details.problems` lists every such file.
         """
-        tree = Tree(source, single_file=single_file, caps=Caps(max_bytes, max_files))
-        name = hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
-        return self._store(tree, hashes=self._hashes / name)
+        tree = Tree(source, single_file=single_file, caps=caps)
+        return self._store(tree, hashes=self._hashes_of(source), digest=digest)
+
+    def digest(self, source: Path, *, single_file: bool = False, caps: Caps = CAPS) -> str:
+        """The digest of the bundle that `snapshot` would make; copies nothing.
+
+        Raises: see `snapshot`.
+        """
+        tree = Tree(source, single_file=single_file, caps=caps)
+        return _while_it_changes(lambda: _digest_of(tree, hashes=self._hashes_of(source)))
 
     def cached(self, key: str) -> Bundle | None:
         """The bundle that was published under `key`, 16 to 128 hex digits, if it is still there."""
@@ -263,20 +271,20 @@ class BundleStore:
             shutil.rmtree(path, ignore_errors=True)
             os.close(descriptor)
 
-    def _store(self, tree: Tree, *, hashes: Path | None = None) -> Bundle:
-        for _ in range(_ATTEMPTS):
-            try:
-                known = None if hashes is None else FileHashes(hashes)
-                digest = _digest_of(tree, hashes=known)
-                if known is not None:
-                    known.save()
-                return self._existing(digest) or self._copy(tree, digest)
-            except ChangedError:
-                continue
-        raise InvalidManifestError(
-            "its files do not stop changing while they are read",
-            hint="stop what writes to the function's directory, and try again",
-        )
+    def _hashes_of(self, source: Path) -> Path:
+        """Where the digests of that directory's files are kept."""
+        return self._hashes / hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
+
+    def _store(
+        self, tree: Tree, *, hashes: Path | None = None, digest: str | None = None
+    ) -> Bundle:
+        def store() -> Bundle:
+            nonlocal digest
+            # What the caller knows may be out of date; then it is of no use a second time.
+            current, digest = digest or _digest_of(tree, hashes=hashes), None
+            return self._existing(current) or self._copy(tree, current)
+
+        return _while_it_changes(store)
 
     def _existing(self, digest: str) -> Bundle | None:
         """The bundle of that digest, taken; None where there is none."""
@@ -336,10 +344,29 @@ class BundleStore:
                         shutil.rmtree(path, ignore_errors=True)
 
 
-def _digest_of(tree: Tree, *, into: Path | None = None, hashes: FileHashes | None = None) -> str:
-    """The tree's digest. Raises InvalidManifestError for what can't be in a bundle."""
+def _while_it_changes(read: Callable[[], _T]) -> _T:
+    """Read a tree again for as long as `read` raises ChangedError, up to a number of attempts."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(ChangedError):
+            return read()
+    raise InvalidManifestError(
+        "its files do not stop changing while they are read",
+        hint="stop what writes to the function's directory, and try again",
+    )
+
+
+def _digest_of(tree: Tree, *, into: Path | None = None, hashes: Path | None = None) -> str:
+    """The tree's digest; of files that `hashes` knows without reading them.
+
+    Raises:
+        InvalidManifestError: something can't be in a bundle.
+    """
+    known = None if hashes is None else FileHashes(hashes)
     try:
-        return tree.digest(into=into, hashes=hashes)
+        digest = tree.digest(into=into, hashes=known)
+        if known is not None:
+            known.save()
+        return digest
     except Refused as refused:
         raise InvalidManifestError(
             f"its files cannot be deployed: {refused.problems[0]}",

@@ -1,9 +1,13 @@
-"""Every example answers as its comments say, through the library."""
+"""Every example answers as its comments say, through the library; so do those of the README."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,3 +141,34 @@ def test_the_functions_of_a_schema_file(settings: Settings, engine: DockerEngine
         counted = sandbox.invoke("count", {"text": "one two  three"})
         assert counted.output == {"words": 3}
         assert [entry.data for entry in counted.logs] == [{"words": 3}]
+
+
+def python(*arguments: str | Path, cwd: Path, store: Path) -> str:
+    """What a program prints that uses the library; it must end well and complain of nothing."""
+    ended = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=os.environ | {"SANDBOX_STORE": str(store)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+def test_the_programs_of_the_readme_run(tmp_path: Path, store: Path) -> None:
+    programs = re.findall(
+        r"```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL
+    )
+    assert len(programs) == 2
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    (tmp_path / "functions").mkdir()
+    (tmp_path / "functions/greet.py").write_text("def handler(ctx): return 1\n")
+    printed = [python("-c", program, cwd=tmp_path, store=store) for program in programs]
+    assert printed[0] == ""
+    assert printed[1].startswith("ReloadEvent(added=('greet',), ")
+
+
+def test_the_example_of_hot_reload_shows_its_events(tmp_path: Path, store: Path) -> None:
+    assert python(EXAMPLES / "hot_reload.py", cwd=tmp_path, store=store).splitlines() == [
+        "added greet", "Hello",
+        "changed greet", "Good morning",
+        "greet: '(' was never closed (greet.py, line 1)", "Good morning",
+    ]  # fmt: skip

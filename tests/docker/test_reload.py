@@ -1,22 +1,25 @@
-"""Hot reload under load, in one process, with real containers."""
+"""Hot reload in one process, with real containers: under load, and what it reads of an edit."""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sandbox_cli.companions import prepare
+import pytest
 
 from sandbox import Sandbox, Settings
-from sandbox.deploy.watcher import Watcher
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
+    from sandbox.deploy.reload_events import WatchEvent
     from sandbox.engine.docker.engine import DockerEngine
 
 EDITS = 100
@@ -56,16 +59,15 @@ def test_a_hundred_edits_under_load_fail_no_invocation(
     seen: list[list[Answer]] = [[] for _ in range(CALLERS)]
     stop = threading.Event()
 
-    with Sandbox(functions, settings=settings, engine=engine) as sandbox:
-        watcher = Watcher(
-            sandbox, functions, stop=stop, prepare=lambda it: prepare(sandbox, it, {})
-        )
+    def reloaded(event: WatchEvent) -> None:
+        nonlocal served
+        failures.extend(getattr(event, "problems", (event,)))
+        served += 1
 
-        def watch() -> None:
-            nonlocal served
-            for event in watcher.events():
-                failures.extend(getattr(event, "problems", (event,)))
-                served += 1
+    with (
+        Sandbox(functions, settings=settings, engine=engine) as sandbox,
+        sandbox.hot_reload(on_event=reloaded),
+    ):
 
         def call(answers: list[Answer]) -> None:
             while not stop.is_set():
@@ -83,8 +85,7 @@ def test_a_hundred_edits_under_load_fail_no_invocation(
             saved = version
             (tmp_path / "saved.py").replace(functions / "edited/index.py")
 
-        with ThreadPoolExecutor(CALLERS + 1) as threads:
-            watching = threads.submit(watch)
+        with ThreadPoolExecutor(CALLERS) as threads:
             calling = []
             try:
                 wait_until(lambda: served == 0 or failures)
@@ -98,7 +99,7 @@ def test_a_hundred_edits_under_load_fail_no_invocation(
                 wait_until(lambda: failures or all(it and it[-1].version == EDITS for it in seen))
             finally:
                 stop.set()
-            for future in (watching, *calling):
+            for future in calling:
                 future.result(timeout=60)
     assert failures == []
     assert served == EDITS  # one reload for each edit
@@ -109,3 +110,57 @@ def test_a_hundred_edits_under_load_fail_no_invocation(
             assert answer.code == source(answer.version)
     # Some had begun when their version was replaced, and ended on it.
     assert any(answer.version < answer.served_after for answers in seen for answer in answers)
+
+
+@pytest.fixture
+def opened() -> Iterator[Counter[str]]:
+    """How often this process has opened each `.txt` file to read it, by name."""
+    counts: Counter[str] = Counter()
+    counting = True
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        if not counting or event != "open":
+            return
+        path, _, flags = arguments
+        if str(path).endswith(".txt") and flags & os.O_ACCMODE == os.O_RDONLY:
+            counts[Path(str(path)).name] += 1
+
+    sys.addaudithook(count)  # it cannot be taken away again
+    yield counts
+    counting = False
+
+
+def test_an_edit_is_read_once_to_hash_it_and_once_to_copy_it(
+    *,
+    store: Path,
+    functions: Path,
+    write: Callable[..., None],
+    engine: DockerEngine,
+    opened: Counter[str],
+) -> None:
+    handler = "def handler(ctx): return open('/function/edited.txt').read()\n"
+    write("reads/index.py", handler)
+    write("reads/edited.txt", "one")
+    write("small/index.py", "def handler(ctx): pass\n")
+    write("small/small.txt", "read each time, which costs less than to remember it")
+    settings = Settings.model_validate({"store": store, "pool": {"enabled": False}})
+    with Sandbox(functions, settings=settings, engine=engine) as sandbox:
+        events = sandbox.watch()
+
+        def reads() -> dict[str, int]:
+            """What the next reload reads."""
+            opened.clear()
+            next(events)
+            return dict(opened)
+
+        assert reads() == {"edited.txt": 2, "small.txt": 2}  # the control
+        write("reads/index.py", handler + "# the watch begins with one more reload\n")
+        next(events)
+
+        write("reads/edited.txt", "two")
+        assert reads() == {"edited.txt": 2, "small.txt": 1}
+        assert sandbox.invoke("reads").output == "two"
+
+        write("reads/edited.txt", "one")  # the store has that version
+        assert reads() == {"edited.txt": 1, "small.txt": 1}
+        assert sandbox.invoke("reads").output == "one"

@@ -60,10 +60,10 @@ def contents(directory: Path) -> dict[str, str]:
     }
 
 
-def refused(store: BundleStore, source: Path, **options: int) -> list[str]:
+def refused(store: BundleStore, source: Path, **options: Caps) -> list[str]:
     """The problems of a directory that can't be a bundle, which leaves nothing in the store."""
     with pytest.raises(InvalidManifestError) as caught:
-        store.snapshot(source, **options)  # type: ignore[arg-type]
+        store.snapshot(source, **options)
     root = source.parent / "store"
     assert list((root / "bundles").iterdir()) == []
     assert list((root / "temporary").iterdir()) == []
@@ -292,11 +292,11 @@ def test_a_large_directory_is_refused(
 ) -> None:
     write("a", "x" * 600)
     write("b", "x" * 600)
-    assert store.snapshot(source, max_bytes=1200)
+    assert store.snapshot(source, caps=Caps(1200, 100))
     bundles = source.parent / "store/bundles"
     for path in bundles.iterdir():
         path.rename(source.parent / "aside")
-    assert refused(store, source, max_bytes=1199) == [
+    assert refused(store, source, caps=Caps(1199, 100)) == [
         "b: more than 1.171kb of files (remove what is not needed to run)"
     ]
 
@@ -314,10 +314,10 @@ def test_too_many_files_are_refused(
 ) -> None:
     for number in range(5):
         write(f"lib/{number}")
-    assert store.snapshot(source, max_files=6)
+    assert store.snapshot(source, caps=Caps(10_000, 6))
     for path in (source.parent / "store/bundles").iterdir():
         path.rename(source.parent / "aside")
-    assert "more than 5 files and directories" in refused(store, source, max_files=5)[0]
+    assert "more than 5 files and directories" in refused(store, source, caps=Caps(10_000, 5))[0]
 
 
 def test_a_very_deep_directory_is_refused(store: BundleStore, source: Path) -> None:

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sandbox.config.settings import Settings
-from sandbox.deploy.watcher import Polling, Reloaded, Served, Version, Watcher, concerns, diff
-from sandbox.documents.problems import Problem
-from sandbox.functions.function import Origin
+from sandbox.deploy.hot_reload import HotReload, Watcher, concerns
+from sandbox.deploy.validation import source_digest
+from sandbox.errors import BuildFailedError, InvalidManifestError, OverloadedError
 from sandbox.functions.registry import Registry
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
+    from sandbox.deploy.reload_events import WatchEvent
     from sandbox.functions.function import Function
 
 SCRIPT = "import json\nprint(json.dumps({'success': True}))\n"
@@ -33,11 +33,17 @@ A_WHILE = 1.5
 
 
 class Reloading:
-    """What a `Sandbox` does when it is reloaded, without an engine; counts reloads."""
+    """What a `Sandbox` does when it is reloaded, without an engine; counts reloads.
 
-    def __init__(self, directory: Path) -> None:
-        self.settings = Settings()
+    A function whose file has the word `broken` cannot be built.
+    """
+
+    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
+        self.directory = directory
+        self.settings = settings or Settings()
+        self.secrets: dict[str, str] = {}
         self.reloads = 0
+        self.prepared: list[str] = []
         self._registry = Registry(directory)
 
     @property
@@ -52,21 +58,32 @@ class Reloading:
         self.reloads += 1
         self._registry.reload()
 
+    def source_digest(self, function: Function) -> str:
+        digest = source_digest(function, self.settings)
+        if digest is None:
+            raise InvalidManifestError("its files do not stop changing")
+        return digest
+
+    def prepare(self, name: str, *, source_digest: str | None = None) -> None:
+        assert source_digest is not None
+        self.prepared.append(name)
+        function = self._registry.get(name)
+        text = "" if function.single_file else (function.source / "index.py").read_text()
+        if "broken" in text:
+            raise BuildFailedError("it cannot be built", log="line 1: no")
+        if "overloaded" in text:
+            raise OverloadedError("no place came free", retry_after=1, hint="ask for less")
+
 
 class Watching:
-    """A watcher in a thread; its events in a queue."""
+    """Hot reload in a thread; its events in a queue."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
-        self.sandbox = Reloading(directory)
-        self._stop = threading.Event()
-        self._events: queue.Queue[Reloaded | Polling] = queue.Queue()
-        self._watcher = Watcher(self.sandbox, directory, stop=self._stop, **options)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        for event in self._watcher.events():
-            self._events.put(event)
+    def __init__(
+        self, directory: Path, *, settings: Settings | None = None, polling: bool = False
+    ) -> None:
+        self.sandbox = Reloading(directory, settings)
+        self._events: queue.Queue[WatchEvent] = queue.Queue()
+        self._hot_reload = HotReload(self.sandbox, self._events.put, polling=polling)
 
     def next(self) -> Any:
         return self._events.get(timeout=PATIENCE)
@@ -86,9 +103,7 @@ class Watching:
             threading.Event().wait(0.7)
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
+        self._hot_reload.close()
 
 
 @pytest.fixture
@@ -230,24 +245,62 @@ def test_files_that_cannot_be_deployed_are_a_problem(watch: Watch, functions: Pa
 def test_what_goes_wrong_in_preparing_stays_until_the_function_changes(
     watch: Watch, functions: Path
 ) -> None:
-    prepared = []
-
-    def prepare(function: Function) -> Sequence[Problem]:
-        prepared.append(function.name)
-        if "broken" in (function.source / "index.py").read_text():
-            return [function.origin.problem("it cannot be built")]
-        return []
-
-    watching = watch(prepare=prepare)
+    watching = watch()
     watching.next()
     write(functions / "hello/index.py", "broken")
-    assert [item.message for item in watching.next().problems] == ["it cannot be built"]
+    (problem,) = watching.next().problems
+    assert problem.message == "it cannot be built\nline 1: no"
     write(functions / "other/index.py")
     other = watching.next()
     assert (other.problems, other.mended) == ((), ())
     write(functions / "hello/index.py")
-    assert [item.message for item in watching.next().mended] == ["it cannot be built"]
-    assert prepared == ["hello", "hello", "other", "hello"]
+    assert watching.next().mended == (problem,)
+    assert watching.sandbox.prepared == ["hello", "hello", "other", "hello"]
+
+
+def test_what_the_platform_cannot_do_is_a_problem_with_a_hint(
+    watch: Watch, functions: Path
+) -> None:
+    watching = watch()
+    watching.next()
+    write(functions / "hello/index.py", "overloaded")
+    (problem,) = watching.next().problems
+    assert (problem.message, problem.hint) == ("no place came free", "ask for less")
+
+
+def test_what_the_settings_refuse_is_not_prepared_and_what_they_clamp_is_a_warning(
+    watch: Watch, functions: Path
+) -> None:
+    watching = watch(settings=Settings.model_validate({"ceilings": {"memory": "256mb"}}))
+    watching.next()
+    write(functions / "hello/function.yaml", "memory: 1gb\n")
+    (clamped,) = watching.next().problems
+    assert (clamped.severity, clamped.line) == ("warning", 1)
+    write(functions / "hello/function.yaml", "env: {KEY: '${NO_SUCH_SECRET}'}\n")
+    refused = watching.next()
+    assert "NO_SUCH_SECRET" in refused.problems[0].message
+    assert refused.mended == (clamped,)
+    assert watching.sandbox.prepared == ["hello", "hello"]
+
+
+def test_events_can_be_read_without_a_thread(functions: Path) -> None:
+    events = Watcher(Reloading(functions), stop=threading.Event()).events()
+    first: Any = next(events)
+    assert first.added == ("hello",)
+    write(functions / "hello/index.py", SCRIPT + "# changed\n")
+    second: Any = next(events)
+    assert second.changed == ("hello",)
+
+
+def test_a_callback_that_fails_ends_hot_reload_and_is_logged(
+    functions: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: WatchEvent) -> None:
+        raise ValueError("no more room")
+
+    with HotReload(Reloading(functions), fail):
+        wait_until(lambda: "not watched any more" in caplog.text)
+    assert "no more room" in caplog.text
 
 
 def test_a_directory_that_is_not_there_yet_is_waited_for(watch: Watch, tmp_path: Path) -> None:
@@ -328,7 +381,7 @@ ISOLATED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.deploy.test_watcher import Watching, write
+from tests.deploy.test_hot_reload import Watching, write
 functions = Path(sys.argv[2])
 for limit in sys.argv[3:]:
     Path("/proc/sys/user", limit).write_text("0")
@@ -407,25 +460,3 @@ def test_build_watch_names_the_files_whose_change_counts(functions: Path) -> Non
     assert not counts("built/dist/index.py")
     assert counts("hello/README.md")
     assert counts("elsewhere/README.md")
-
-
-@given(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("123")),
-       st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("123")))  # fmt: skip
-def test_diff_tells_all_that_is_different(before: dict[str, str], after: dict[str, str]) -> None:
-    def state(digests: dict[str, str]) -> Served:
-        return Served(versions={name: Version(None, text) for name, text in digests.items()})  # type: ignore[arg-type]
-
-    changes = diff(state(before), state(after))
-    assert bool(changes) == (before != after)
-    assert set(changes.added) == after.keys() - before.keys()
-    assert set(changes.removed) == before.keys() - after.keys()
-    assert set(changes.changed) == {
-        name for name in after.keys() & before.keys() if after[name] != before[name]
-    }
-
-
-def test_a_problem_that_moves_to_another_line_is_neither_new_nor_mended() -> None:
-    origin = Origin("hello", "function.yaml")
-    problem = origin.problem("unknown field")
-    moved = Problem(message=problem.message, file=problem.file, line=9, function="hello")
-    assert not diff(Served(problems=(problem,)), Served(problems=(moved,)))

@@ -1,6 +1,6 @@
-"""What a schedule's expression can say: cron, an interval, or one time. Pure.
+"""The grammar of schedules: cron expressions, single times and time zones. Pure.
 
-Expressions come from manifests, so each costs a time that grows with its length only.
+Expressions are untrusted input, so parsing takes time in proportion to their length, no more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ANY: Final = ("*", "?")
 
 
 class _Form(NamedTuple):
-    """A field of a cron expression: its values, the highest that may be written, their words."""
+    """A field of a cron expression: its values, the highest number one may write, and words."""
 
     name: str
     low: int
@@ -48,20 +48,14 @@ _FORMS: Final = (
     _Form("minute", 0, 59, 59),
     _Form("hour", 0, 23, 23),
     _Form("day of the month", 1, 31, 31),
-    _Form(
-        "month",
-        1,
-        12,
-        12,
-        _MONTHS,
-    ),
+    _Form("month", 1, 12, 12, _MONTHS),
     # Sunday is 0 and 7.
     _Form("day of the week", 0, 6, 7, _DAYS),
 )
 
 
 class CronFields(NamedTuple):
-    """The values that each field of a cron expression stands for; None for all (`*` or `?`)."""
+    """The values that each field of a cron expression matches; None for all (`*` or `?`)."""
 
     seconds: frozenset[int] | None
     minutes: frozenset[int] | None
@@ -77,13 +71,13 @@ def check_expression(kind: str, expression: str) -> None:
 
 
 def parse_cron(expression: str) -> CronFields:
-    """The fields of a cron expression of five fields, or six with seconds in front, or `@daily`.
+    """The fields of a cron expression: five fields, six with seconds in front, or `@daily`.
 
-    A range may run over the end, as in `FRI-MON` or `22-2`. A field alone with a step, `5/25`,
-    runs to the end.
+    A range may wrap around, as in `FRI-MON` or `22-2`. A number with a step, `5/25`, is a range to
+    the field's highest value.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the expression is invalid.
     """
     fields = _CRON_WORDS.get(expression.strip().lower(), expression).split()
     if not 5 <= len(fields) <= 6:
@@ -111,13 +105,13 @@ def _part(part: str, form: _Form) -> list[int]:
     else:
         begin = _number(first, form)
         end = _number(last, form) if dash else form.high if slash else begin
-    steps_well = not slash or (_NUMBER.fullmatch(step) and int(step) > 0)
-    if begin < 0 or end < 0 or not steps_well:
+    valid_step = not slash or (_NUMBER.fullmatch(step) and int(step) > 0)
+    if begin < 0 or end < 0 or not valid_step:
         raise ValueError(
             f"{shown(part)} is no {form.name} of a cron expression ({form.low} to {form.highest})"
         )
     count = form.high - form.low + 1
-    if end < begin:  # over the end, to the beginning
+    if end < begin:  # the range wraps around
         end += count
     return [
         form.low + (value - form.low) % count for value in range(begin, end + 1, int(step or 1))
@@ -125,7 +119,7 @@ def _part(part: str, form: _Form) -> list[int]:
 
 
 def _number(text: str, form: _Form) -> int:
-    """The value that a number or a word stands for; -1 where it is none."""
+    """The value of a number or a word; -1 if it is neither."""
     if text.upper() in form.words:
         return form.words.index(text.upper()) + form.low
     value = int(text) if _NUMBER.fullmatch(text) else -1
@@ -133,10 +127,10 @@ def _number(text: str, form: _Form) -> int:
 
 
 def parse_time(expression: str) -> datetime:
-    """A time of RFC 3339, such as `2026-01-24T10:30:00Z`.
+    """A time in the form of RFC 3339, such as `2026-01-24T10:30:00Z`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text has another form, or there is no such time.
     """
     if _RFC3339.fullmatch(expression):
         try:
@@ -150,7 +144,7 @@ def parse_timezone(name: str) -> tzinfo:
     """The time zone of that name in the time zone database.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the database has no such zone.
     """
     if name == "UTC":  # known even where the host has no time zone database
         return UTC

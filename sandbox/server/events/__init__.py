@@ -1,3 +1,4 @@
-"""What manifests ask to be called by: routes, webhooks, schedules; knows neither HTTP nor the
-record's tables.
+"""What calls functions without a caller's request to the API: routes, webhooks and schedules.
+
+Knows neither HTTP nor the tables of executions.
 """

@@ -1,7 +1,6 @@
-"""`config` of webhooks and schedules: the keys that the server heeds.
+"""The keys of `config` that the server uses, for webhooks and schedules.
 
-Manifests are shared with Alyx, which has keys of its own: what is not known here is told, and does
-no harm.
+Alyx reads the same manifests and has keys of its own, so an unknown key is a remark, not an error.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ class _Config(BaseModel):
 
 
 class ScheduleConfig(_Config):
-    """How a schedule's runs are started. `timeout`, in seconds, is each one's.
+    """How a schedule's runs start. `timeout`, in seconds, holds for each run.
 
-    With `overlap: allow` a run may begin before the last has ended; Alyx's
-    `skip_if_running: false` says the same.
+    With `overlap: allow`, or Alyx's `skip_if_running: false`, a run may start before the one
+    before it has ended.
     """
 
     timeout: Duration | None = None
@@ -33,16 +32,16 @@ class ScheduleConfig(_Config):
 
     @property
     def may_overlap(self) -> bool:
-        """Whether a run may begin while another is under way."""
         return not self.skip_if_running if self.overlap is None else self.overlap == "allow"
 
 
 class WebhookConfig(_Config):
-    """How a webhook's signature looks, and what is done with what it signs.
+    """The form of a webhook's signature, and how to run and answer a delivery.
 
-    `timeout` is the execution's. With `format: stripe`, which is what a header `Stripe-Signature`
-    has, `tolerance` is how old a signature may be. Both are in seconds. `delivery_header` names
-    the header with the delivery's id; `answer` is what a sender that waits is sent.
+    `timeout`, in seconds, holds for the execution. `tolerance`, in seconds, is the highest age of
+    a signature of the format `stripe`, the default for a header `Stripe-Signature`.
+    `delivery_header` names the header with the delivery's id. `answer` is the body for a sender
+    that waits.
     """
 
     timeout: Duration | None = None
@@ -56,10 +55,10 @@ C = TypeVar("C", bound=_Config)
 
 
 def read_config(model: type[C], values: Mapping[str, Any]) -> tuple[C, list[str]]:
-    """The config, and what has to be said about it.
+    """The config, and remarks for the author of the manifest.
 
     Raises:
-        ValueError: a value cannot be used.
+        ValueError: a value is invalid.
     """
     unknown = sorted(set(values) - set(model.model_fields))
     remarks = [f"config.{name} is not used here" for name in unknown]

@@ -1,13 +1,13 @@
-"""When a schedule runs: its expression → times of runs. Pure.
+"""When a schedule runs: run times from its expression. Pure.
 
-Times are seconds since the epoch. Intervals are counted from the epoch too, so all servers have
+Times are in seconds since the epoch. Intervals are counted from the epoch too, so all servers have
 the same run times, also after a restart: `1h` is every full hour of UTC. Cron expressions mean
 what crontab(5) says, in the schedule's own time zone:
 
-- Where both days, of the month and of the week, are restricted, either makes a day count.
-- When clocks are put forward, a time that is left out runs as much later: 02:30 becomes 03:30.
-- When clocks are put back, a time that comes twice runs once, the first time; with every hour
-  (`*`) it runs in both, as what runs every ten minutes has to.
+- If day of the month and day of the week are both restricted, a day that matches either counts.
+- When clocks go forward, a skipped time runs as much later: 02:30 becomes 03:30.
+- When clocks go back, a repeated time runs once, the first time; but if the hour is `*`, it runs
+  in both hours, so that a run every ten minutes stays one.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from sandbox.functions.manifest import Schedule
 
-# No schedule runs more often, in seconds.
+# Seconds. No schedule runs more often.
 MIN_INTERVAL: Final = 1.0
 _END: Final = datetime(2200, 1, 1, tzinfo=UTC).timestamp()
-# Clocks are never put forward or back twice within this.
+# Clocks never change twice within this time.
 _TRANSITION: Final = timedelta(hours=3)
 
 
@@ -38,7 +38,7 @@ class RunTimes(Protocol):
     """The times at which a schedule runs."""
 
     def after(self, moment: float) -> float | None:
-        """The first one later than `moment`; None if there is none."""
+        """The first run time later than `moment`; None if there is none."""
 
 
 def next_run(schedule: Schedule, after: float) -> float | None:
@@ -49,7 +49,7 @@ def next_run(schedule: Schedule, after: float) -> float | None:
 def latest_run(schedule: Schedule, after: float, until: float) -> float | None:
     """The last run time later than `after` and not later than `until`; None if there is none.
 
-    Takes few steps however many run times lie between.
+    Takes few steps, however many run times are between the two.
     """
     times = _run_times(schedule.type, schedule.expression, schedule.timezone)
     low = times.after(after)
@@ -57,7 +57,7 @@ def latest_run(schedule: Schedule, after: float, until: float) -> float | None:
         return None
     high = until
     while True:
-        # `low` is a run time, and there is none between `high` and `until`.
+        # `low` is a run time. No run time is between `high` and `until`.
         following = times.after(low)
         if following is None or following > until:
             return low
@@ -105,8 +105,8 @@ class IntervalTimes:
 class CronTimes:
     """A cron expression in a time zone.
 
-    cronsim finds the times that a clock on the wall shows; which moments these are, on the days
-    on which clocks change too, is decided here.
+    cronsim finds the times of a wall clock. This class finds the moments at which the clock shows
+    them, also on days on which clocks change.
     """
 
     def __init__(self, expression: str, zone: tzinfo) -> None:
@@ -122,9 +122,9 @@ class CronTimes:
         return found if found is not None and found < _END else None
 
     def _once(self, moment: float) -> float | None:
-        """The next time; one that comes twice counts the first time."""
+        """The next run time, where a repeated wall time counts only the first time."""
         local = datetime.fromtimestamp(moment, self._zone)
-        # A time that was left out within the last hours runs so much later.
+        # A wall time that was skipped within the last hours runs as much later.
         before = datetime.fromtimestamp(moment - _TRANSITION.total_seconds(), self._zone)
         skipped = max(timedelta(), _offset(local) - _offset(before))
         for wall in self._wall_times(local.replace(tzinfo=None) - skipped):
@@ -134,7 +134,7 @@ class CronTimes:
         return None
 
     def _in_every_hour(self, moment: float) -> float | None:
-        """The next time, where a clock that is put back is followed through the hour again."""
+        """The next run time, where a repeated wall time counts both times."""
         local = datetime.fromtimestamp(moment, self._zone)
         wall, offset = local.replace(tzinfo=None), _offset(local)
         while True:
@@ -144,13 +144,13 @@ class CronTimes:
             found = (shown - offset).replace(tzinfo=UTC).timestamp()
             if _offset(datetime.fromtimestamp(found, self._zone)) == offset:
                 return found
-            # Clocks change before that: go on from there, by the new clock.
+            # Clocks change before `found`: continue from the change with the new offset.
             changed = self._first_change(moment, found)
             wall, offset = changed.replace(tzinfo=None) - timedelta(seconds=1), _offset(changed)
             moment = changed.timestamp()
 
     def _first_change(self, low: float, high: float) -> datetime:
-        """The first whole second between two times at which the clock has another offset."""
+        """The first whole second between two times at which the offset is another one."""
         first, last = math.floor(low), math.ceil(high)
         offset = _offset(datetime.fromtimestamp(first, self._zone))
         while last - first > 1:
@@ -162,7 +162,7 @@ class CronTimes:
         return datetime.fromtimestamp(last, self._zone)
 
     def _wall_times(self, after: datetime) -> Iterator[datetime]:
-        """The times later than `after`, without a zone; none for a day that no month has."""
+        """Matching wall times later than `after`; none for a day that no month has."""
         try:
             yield from CronSim(self._expression, after)
         except CronSimError:

@@ -1,4 +1,4 @@
-"""Runs schedules: a timer wakes at each run time, `Runs` starts what is due."""
+"""All schedules of a server: a timer wakes at each run time, `ScheduleRunner` starts the run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from sandbox.errors import DatabaseUnavailableError, OverloadedError
-from sandbox.server.events.due_runs import Planned, Runs
 from sandbox.server.events.event_config import ScheduleConfig, read_config
 from sandbox.server.events.run_times import MIN_INTERVAL
-from sandbox.server.events.schedule_record import ScheduleRecord
+from sandbox.server.events.schedule_runner import ScheduleEntry, ScheduleRunner
+from sandbox.server.events.schedule_store import ScheduleStore
 from sandbox.server.events.timer import Timer
 from sandbox.units import parse_interval
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from sandbox.config.server_settings import ScheduleSettings
     from sandbox.functions.manifest import Schedule
-    from sandbox.server.events.due_runs import Find, Submit
+    from sandbox.server.events.schedule_runner import Find, Submit
 
 log = logging.getLogger(__name__)
 
-# When what could not be put into the queue is tried again, in seconds.
-AGAIN: Final = 5.0
+# Seconds until the next attempt, if a run could not be put into the queue.
+RETRY_AFTER: Final = 5.0
 
 
 class Schedules:
@@ -47,38 +47,39 @@ class Schedules:
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
-        self._planned: dict[tuple[str, str], Planned] = {}
-        self._record = ScheduleRecord(database)
+        self._entries: dict[tuple[str, str], ScheduleEntry] = {}
+        self._store = ScheduleStore(database)
         # None before `start` and after `close`.
-        self._runs: Runs | None = None
+        self._runner: ScheduleRunner | None = None
         self._timer = Timer("schedules", threads=4)
 
     def start(self, submit: Submit, find: Find) -> None:
-        """Begin. `submit` puts a call into the queue, `find` looks an execution up."""
+        """Start. `submit` puts a call into the queue, `find` looks up an execution by its id."""
         if not self._settings.enabled:
             return
         with self._lock:
-            self._runs = Runs(
-                self._settings, self._record, submit=submit, find=find, clock=self._clock
+            self._runner = ScheduleRunner(
+                self._settings, self._store, submit=submit, find=find, clock=self._clock
             )
-            for planned in self._planned.values():
-                self._look_at(planned, self._clock())
+            for entry in self._entries.values():
+                self._check_at(entry, self._clock())
         self._timer.start()
 
     def close(self) -> None:
-        """Start nothing more."""
+        """Start no more runs."""
         with self._lock:
-            self._runs = None
+            self._runner = None
         self._timer.close()
 
     def register(self, function: str, schedules: tuple[Schedule, ...]) -> list[str]:
-        """These are the function's schedules; those that stay as they were go on undisturbed.
+        """Replace the function's schedules; unchanged ones go on undisturbed.
 
-        Returns what there is to say about them; one whose config cannot be used does not run.
+        Returns remarks for the author of the manifest. A schedule with an invalid config does
+        not run.
         """
         remarks = []
         with self._lock:
-            gone = {key for key in self._planned if key[0] == function}
+            gone = {key for key in self._entries if key[0] == function}
             for schedule in schedules:
                 try:
                     config, more = read_config(ScheduleConfig, schedule.config)
@@ -93,53 +94,55 @@ class Schedules:
                 remarks += [f"the schedule {schedule.name!r}: {remark}" for remark in more]
                 key = (function, schedule.name)
                 gone.discard(key)
-                before = self._planned.get(key)
+                before = self._entries.get(key)
                 if before is None or before.schedule != schedule:
-                    self._plan(key, schedule, config)
+                    self._add(function, schedule, config)
             for key in gone:
-                del self._planned[key]
+                del self._entries[key]
         return remarks
 
     def unregister(self, function: str) -> None:
-        """The function has no schedules any more."""
+        """Remove the function's schedules."""
         self.register(function, ())
 
-    def due(self) -> list[tuple[str, str, float]]:
-        """Function, schedule and time of what is looked at next, the soonest first."""
+    def next_checks(self) -> list[tuple[str, str, float]]:
+        """Function, schedule and time of each next check, the soonest first."""
         with self._lock:
             found = [
-                (*planned.names, planned.next)
-                for planned in self._planned.values()
-                if planned.next is not None
+                (*entry.names, entry.next_check)
+                for entry in self._entries.values()
+                if entry.next_check is not None
             ]
         return sorted(found, key=lambda item: item[2])
 
-    def _plan(self, key: tuple[str, str], schedule: Schedule, config: ScheduleConfig) -> None:
-        started = self._runs is not None
-        planned = Planned(function=key[0], schedule=schedule, config=config, added_later=started)
-        self._planned[key] = planned
+    def _add(self, function: str, schedule: Schedule, config: ScheduleConfig) -> None:
+        started = self._runner is not None
+        entry = ScheduleEntry(
+            function=function, schedule=schedule, config=config, added_later=started
+        )
+        self._entries[entry.names] = entry
         if started:
-            self._look_at(planned, self._clock())
+            self._check_at(entry, self._clock())
 
-    def _look_at(self, planned: Planned, moment: float) -> None:
-        """Look at the schedule at that moment. Under the lock."""
-        planned.next = moment
-        self._timer.call_at(moment, lambda: self._look(planned), key=planned.names)
+    def _check_at(self, entry: ScheduleEntry, moment: float) -> None:
+        """Check the schedule at that time. The caller holds the lock."""
+        entry.next_check = moment
+        self._timer.call_at(moment, lambda: self._check(entry), key=entry.names)
 
-    def _look(self, planned: Planned) -> None:
-        """The edge of a thread of the timer's."""
-        runs = self._runs
-        if runs is None or self._planned.get(planned.names) is not planned:
+    def _check(self, entry: ScheduleEntry) -> None:
+        """Start a due run, in a thread of the timer, where no exception may escape."""
+        runner = self._runner
+        if runner is None or self._entries.get(entry.names) is not entry:
             return
         try:
-            moment = runs.look(planned)
+            moment = runner.start_due_run(entry)
         except (OverloadedError, DatabaseUnavailableError) as error:
-            log.warning("%s: the schedule %s has to wait: %s", *planned.names, error)
-            moment = self._clock() + AGAIN
+            log.warning("%s: the schedule %s has to wait: %s", *entry.names, error)
+            moment = self._clock() + RETRY_AFTER
         except Exception:
-            log.exception("%s: the schedule %s has to wait", *planned.names)
-            moment = self._clock() + AGAIN
+            log.exception("%s: the schedule %s has to wait", *entry.names)
+            moment = self._clock() + RETRY_AFTER
         with self._lock:
-            planned.next = None
-            if moment is not None and self._planned.get(planned.names) is planned:
-                self._look_at(planned, moment)
+            entry.next_check = None
+            if moment is not None and self._entries.get(entry.names) is entry:
+                self._check_at(entry, moment)

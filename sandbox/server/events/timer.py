@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-# The clock is looked at this often, in seconds: it may be set meanwhile.
+# Seconds. The wall clock may be set at any time, so the timer looks at it at least this often.
 _MAX_SLEEP: Final = 30.0
 
 
 class Timer:
-    """Calls what `call_at` is given, between `start` and `close`. A call must not raise."""
+    """Makes the calls that `call_at` asks for, from `start` to `close`. A call must not raise."""
 
     def __init__(self, name: str, *, threads: int) -> None:
         self._changed = threading.Condition()
         self._heap: list[tuple[float, int, Hashable, Callable[[], object]]] = []
-        # The number of the entry that counts for each key: a later one replaces it.
+        # The number of the latest entry for each key; `_next` drops older entries.
         self._current: dict[Hashable, int] = {}
         self._numbers = itertools.count()
         self._closed = False
@@ -33,9 +33,9 @@ class Timer:
         self._thread.start()
 
     def call_at(self, moment: float, call: Callable[[], object], *, key: Hashable) -> None:
-        """Call `call` at that time, in seconds since the epoch, at once if it has passed.
+        """Call `call` at `moment`, in seconds since the epoch; at once if that has passed.
 
-        It replaces what was to be called for the same `key`.
+        It replaces a pending call with the same `key`.
         """
         with self._changed:
             number = self._current[key] = next(self._numbers)
@@ -43,7 +43,7 @@ class Timer:
             self._changed.notify()
 
     def close(self) -> None:
-        """Call nothing more, and wait until every call has returned."""
+        """Make no more calls, and wait until running ones have returned."""
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -15,9 +15,9 @@ from sandbox.errors import FunctionNotFoundError, InvalidRequestError, Overloade
 from sandbox.executions.database import open_database
 from sandbox.executions.model import Execution
 from sandbox.functions.manifest import Schedule
-from sandbox.server.events.due_runs import ON_TIME, Planned, Runs
 from sandbox.server.events.event_config import ScheduleConfig, read_config
-from sandbox.server.events.schedule_record import ScheduleRecord
+from sandbox.server.events.schedule_runner import GRACE, ScheduleEntry, ScheduleRunner
+from sandbox.server.events.schedule_store import ScheduleStore
 from sandbox.server.events.schedules import Schedules
 from tests.clock import Clock
 from tests.postgresql import PostgreSQL, postgresql
@@ -75,11 +75,11 @@ class Queue:
 class Server:
     """One server's view of one schedule."""
 
-    runs: Runs
-    planned: Planned
+    runner: ScheduleRunner
+    entry: ScheduleEntry
 
-    def look(self) -> float | None:
-        return self.runs.look(self.planned)
+    def check(self) -> float | None:
+        return self.runner.start_due_run(self.entry)
 
 
 def schedule(
@@ -124,16 +124,16 @@ def start(database: sa.Engine, clock: Clock, queue: Queue) -> Callable[..., Serv
     """`start(schedule, missed="skip")` is a server that starts now."""
 
     def start_server(its: Schedule, *, added_later: bool = False, **settings: Any) -> Server:
-        runs = Runs(
+        runner = ScheduleRunner(
             ScheduleSettings.model_validate(settings),
-            ScheduleRecord(database),
+            ScheduleStore(database),
             submit=queue.submit,
             find=queue.executions.get,
             clock=clock,
         )
         config, _ = read_config(ScheduleConfig, its.config)
-        planned = Planned(function="f", schedule=its, config=config, added_later=added_later)
-        return Server(runs, planned)
+        entry = ScheduleEntry(function="f", schedule=its, config=config, added_later=added_later)
+        return Server(runner, entry)
 
     return start_server
 
@@ -142,7 +142,7 @@ def test_a_new_schedule_waits_for_its_first_run_time(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     clock.now = NOON + 60
-    assert start(schedule()).look() == NOON + HOUR
+    assert start(schedule()).check() == NOON + HOUR
     assert queue.calls == []
 
 
@@ -150,8 +150,8 @@ def test_a_run_becomes_an_execution(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     server = start(schedule(input={"a": 1}, config={"timeout": "5s"}))
-    clock.now = server.look() or 0.0
-    assert server.look() == NOON + 2 * HOUR
+    clock.now = server.check() or 0.0
+    assert server.check() == NOON + 2 * HOUR
     (call,) = queue.calls
     assert call.function == "f"
     assert call.input == {
@@ -161,14 +161,14 @@ def test_a_run_becomes_an_execution(
     assert (call.caller, call.trigger, call.timeout) == ("schedule:s", "schedule", 5.0)
 
 
-def test_two_looks_at_one_time_run_once(
+def test_two_checks_at_one_time_run_once(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     server = start(schedule())
-    server.look()
+    server.check()
     clock.now = NOON + HOUR
-    server.look()
-    server.look()
+    server.check()
+    server.check()
     assert queue.run_times == ["13:00:00"]
 
 
@@ -177,10 +177,10 @@ def test_servers_that_share_a_database_run_it_once(
 ) -> None:
     servers = [start(schedule("1m", "interval", config={"overlap": "allow"})) for _ in range(4)]
     for server in servers:
-        server.look()
+        server.check()
     for minute in range(1, 6):
         clock.now = NOON + 60 * minute
-        threads = [threading.Thread(target=server.look) for server in servers]
+        threads = [threading.Thread(target=server.check) for server in servers]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -192,55 +192,55 @@ def test_runs_that_were_late_are_one_run(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     server = start(schedule("1s", "interval"), missed="skip")
-    server.look()
-    clock.now = NOON + ON_TIME - 2.5
-    server.look()
+    server.check()
+    clock.now = NOON + GRACE - 2.5
+    server.check()
     assert queue.run_times == ["12:00:27"]
 
 
 def test_missed_runs_are_made_up_for_by_one(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
-    start(schedule("10m", "interval")).look()
+    start(schedule("10m", "interval")).check()
     clock.now = NOON + 1805
     server = start(schedule("10m", "interval"))
-    assert server.look() == NOON + 2400
+    assert server.check() == NOON + 2400
     assert queue.run_times == ["12:30:00"]
-    start(schedule("10m", "interval")).look()
+    start(schedule("10m", "interval")).check()
     assert len(queue.calls) == 1
 
 
 def test_missed_runs_are_left_out_if_the_operator_says_so(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
-    start(schedule("10m", "interval"), missed="skip").look()
+    start(schedule("10m", "interval"), missed="skip").check()
     clock.now = NOON + 1805
     server = start(schedule("10m", "interval"), missed="skip")
-    clock.now = server.look() or 0.0
-    server.look()
+    clock.now = server.check() or 0.0
+    server.check()
     assert queue.run_times == ["12:40:00"]
 
 
 def test_what_was_missed_too_long_ago_is_left_out(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
-    start(schedule("0 13 * * *"), missed_within="10m").look()
+    start(schedule("0 13 * * *"), missed_within="10m").check()
     clock.now = NOON + HOUR + 601
-    start(schedule("0 13 * * *"), missed_within="10m").look()
+    start(schedule("0 13 * * *"), missed_within="10m").check()
     assert queue.calls == []
     clock.now -= 2  # the control
-    start(schedule("0 13 * * *"), missed_within="10m").look()
+    start(schedule("0 13 * * *"), missed_within="10m").check()
     assert queue.run_times == ["13:00:00"]
 
 
 def test_a_schedule_that_is_added_to_a_running_server_has_missed_nothing(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
-    start(schedule()).look()
+    start(schedule()).check()
     clock.now = NOON + HOUR + 60
-    start(schedule(), added_later=True).look()
+    start(schedule(), added_later=True).check()
     assert queue.calls == []
-    start(schedule()).look()  # the control
+    start(schedule()).check()  # the control
     assert queue.run_times == ["13:00:00"]
 
 
@@ -250,7 +250,7 @@ def test_a_single_time_that_is_past_runs_once_within_the_policy(
 ) -> None:
     its = schedule(rfc3339(NOON - 600), "one_time")
     for _ in range(3):
-        assert start(its, added_later=added_later).look() is None
+        assert start(its, added_later=added_later).check() is None
         clock.now += 1
     assert queue.run_times == ["11:50:00"]
 
@@ -259,7 +259,7 @@ def test_a_single_time_that_is_past_runs_once_within_the_policy(
 def test_a_single_time_that_is_past_never_runs_against_the_policy(
     start: Callable[..., Server], queue: Queue, settings: dict[str, str]
 ) -> None:
-    assert start(schedule(rfc3339(NOON - 600), "one_time"), **settings).look() is None
+    assert start(schedule(rfc3339(NOON - 600), "one_time"), **settings).check() is None
     assert queue.calls == []
 
 
@@ -268,10 +268,10 @@ def test_a_single_time_runs_when_it_comes_and_never_again(
 ) -> None:
     its = schedule(rfc3339(NOON + 5), "one_time")
     server = start(its)
-    clock.now = server.look() or 0.0
+    clock.now = server.check() or 0.0
     assert clock.now == NOON + 5
-    assert server.look() is None
-    assert start(its).look() is None
+    assert server.check() is None
+    assert start(its).check() is None
     assert queue.run_times == ["12:00:05"]
 
 
@@ -284,7 +284,7 @@ def test_a_run_is_left_out_while_another_is_under_way(
         if minute == 3:
             queue.end_all()
         for server in servers:
-            server.look()
+            server.check()
     assert queue.run_times == ["12:01:00", "12:03:00"]
 
 
@@ -295,7 +295,7 @@ def test_a_run_may_overlap_if_its_config_says_so(
     server = start(schedule("1m", "interval", config=config))
     for minute in range(3):
         clock.now = NOON + 60 * minute
-        server.look()
+        server.check()
     assert queue.run_times == ["12:01:00", "12:02:00"]
 
 
@@ -303,16 +303,16 @@ def test_a_run_that_finds_the_queue_full_is_sent_later_and_once(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     server = start(schedule("1m", "interval"))
-    server.look()
+    server.check()
     clock.now = NOON + 60
     queue.error = OverloadedError("full", retry_after=1.0)
     for _ in range(2):
         with pytest.raises(OverloadedError):
-            server.look()
+            server.check()
     queue.error = None
     clock.now += 5
-    server.look()
-    server.look()
+    server.check()
+    server.check()
     assert queue.run_times == ["12:01:00"]
 
 
@@ -320,15 +320,15 @@ def test_a_run_that_was_taken_by_a_server_that_ended_is_sent_by_the_next(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     dead = start(schedule())
-    dead.look()
+    dead.check()
     clock.now = NOON + HOUR
     queue.error = KeyboardInterrupt()  # it ends between taking and sending
     with pytest.raises(KeyboardInterrupt):
-        dead.look()
+        dead.check()
     queue.error = None
     clock.now += 3
     for _ in range(2):
-        start(schedule()).look()
+        start(schedule()).check()
     assert queue.run_times == ["13:00:00"]
 
 
@@ -336,12 +336,12 @@ def test_a_run_that_was_sent_just_before_the_end_is_not_sent_again(
     start: Callable[..., Server], clock: Clock, queue: Queue, database: sa.Engine
 ) -> None:
     server = start(schedule())
-    server.look()
+    server.check()
     clock.now = NOON + HOUR
-    server.look()
+    server.check()
     with database.begin() as connection:  # as if it had ended before it noted that
         connection.execute(sa.text("UPDATE schedules SET sent = :no"), {"no": False})
-    start(schedule()).look()
+    start(schedule()).check()
     assert queue.run_times == ["13:00:00"]
 
 
@@ -349,13 +349,13 @@ def test_a_function_that_is_gone_does_not_stop_its_schedule(
     start: Callable[..., Server], clock: Clock, queue: Queue
 ) -> None:
     server = start(schedule())
-    server.look()
+    server.check()
     clock.now = NOON + HOUR
     queue.error = FunctionNotFoundError("gone")
-    assert server.look() == NOON + 2 * HOUR
+    assert server.check() == NOON + 2 * HOUR
     queue.error = None
     clock.now = NOON + 2 * HOUR
-    server.look()
+    server.check()
     assert queue.run_times == ["14:00:00"]
 
 
@@ -386,7 +386,7 @@ def test_the_timer_runs_what_is_due(schedules: Schedules, queue: Queue) -> None:
 def test_what_fails_is_tried_again(
     schedules: Schedules, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.server.events.schedules.AGAIN", 0.1)
+    monkeypatch.setattr("sandbox.server.events.schedules.RETRY_AFTER", 0.1)
     failures: list[int] = []
 
     def submit(call: Call) -> Execution:
@@ -413,7 +413,7 @@ def test_a_reload_changes_adds_and_removes_and_leaves_the_others(
     schedules.register("g", (often("of g"),))
     schedules.start(queue.submit, queue.executions.get)
     wait_until(lambda: {"goes", "changes", "of g"} <= names_of(queue))
-    (before,) = [item for item in schedules.due() if item[1] == "stays"]
+    (before,) = [item for item in schedules.next_checks() if item[1] == "stays"]
     schedules.register("f", (stays, often("changes", input={"a": 2}), often("new")))
     schedules.unregister("g")
     wait_until(lambda: "new" in names_of(queue))
@@ -422,7 +422,7 @@ def test_a_reload_changes_adds_and_removes_and_leaves_the_others(
     wait_until(lambda: len(queue.calls) >= 4)
     assert names_of(queue) == {"changes", "new"}
     assert {call.input["a"] for call in queue.calls if "a" in call.input} == {2}
-    assert before in schedules.due()
+    assert before in schedules.next_checks()
 
 
 def names_of(queue: Queue) -> set[str]:
@@ -434,7 +434,7 @@ def test_schedules_that_are_switched_off_do_not_run(tmp_path: Path, queue: Queue
     schedules = Schedules(ScheduleSettings(enabled=False), db)
     schedules.register("f", (often(),))
     schedules.start(queue.submit, queue.executions.get)
-    assert schedules.due() == []
+    assert schedules.next_checks() == []
     schedules.close()
     db.dispose()
 

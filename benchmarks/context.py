@@ -18,7 +18,6 @@ from sandbox.builds.builder import Builder
 from sandbox.deploy.deployer import Deployer
 from sandbox.engine.delivery import HostMounts
 from sandbox.store.bundles import BundleStore
-from sandbox.store.cold_functions import ColdFunctions
 from sandbox.store.owners import LABEL_STORE, Owner
 
 if TYPE_CHECKING:
@@ -88,7 +87,6 @@ class Context:
             store=store,
             builder=builder,
             delivery=delivery,
-            cold_functions=ColdFunctions(self.store),
         )
         with contextlib.closing(builder):
             return deployer.deploy_anew(sandbox.functions[name])

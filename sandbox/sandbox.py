@@ -26,7 +26,6 @@ from sandbox.invocation.executor import Executor
 from sandbox.models import AuthContext
 from sandbox.pool.pool import Pool
 from sandbox.store.bundles import BundleStore
-from sandbox.store.cold_functions import ColdFunctions
 from sandbox.store.owners import Owner
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Sandbox:
         InvalidSettingsError: the settings or the secrets file cannot be used.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(  # noqa: PLR0913 - public, and independent of each other
         self,
         functions: str | Path = "functions",
         *,
@@ -84,14 +83,12 @@ class Sandbox:
         self._builder = Builder(
             self.engine, self.settings, store=bundles, owner=self._owner, delivery=self._delivery
         )
-        cold_functions = ColdFunctions(self._store)
         self._deployer = Deployer(
             self.engine,
             self.settings,
             store=bundles,
             builder=self._builder,
             delivery=self._delivery,
-            cold_functions=cold_functions,
         )
         self._gateways = Gateways(self.settings.network, directory=self._owner.gateways)
         self._launcher = Launcher(
@@ -101,7 +98,9 @@ class Sandbox:
             gateways=self._gateways,
             delivery=self._delivery,
         )
-        self._pool = Pool(self._launcher, self.settings, ahead=warm, cold_functions=cold_functions)
+        self._pool = Pool(
+            self._launcher, self.settings, ahead=warm, cold_functions=bundles.cold_functions
+        )
         self._executor = Executor(
             self.settings,
             deployer=self._deployer,

@@ -1,4 +1,4 @@
-"""A function made ready to run: its bundle (or its build's), its image, its limits."""
+"""`Deployer`: makes a function ready to run, with its bundle, its image and its limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sandbox.engine.delivery import Delivery
     from sandbox.functions.function import Function
     from sandbox.store.bundles import Bundle, BundleStore
-    from sandbox.store.cold_functions import ColdFunctions
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +38,21 @@ class Deployment:
     image: str
     policy: Policy
     runtime_class: RuntimeClass
-    # Where its runtime finds what was installed.
+    # Tells its runtime where the installed dependencies are.
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
-    # The digest of its files before anything was built of them.
+    # The digest of its files before its build.
     source_digest: str = field(compare=False)
-    # Why it cannot wait for its request, if an earlier process has found that out.
+    # Why it cannot be booted before its request, if an earlier process has found that out.
     cold_only: str = field(default="", compare=False)
 
     @property
     def reuse(self) -> int:
-        """How many requests one container may be asked; a stdio script ends with its first."""
+        """How many requests one container may serve; a stdio script ends with its first."""
         return self.policy.reuse if self.function.interface == "handler" else 1
 
     @cached_property
     def key(self) -> str:
-        """What two deployments must share for one's containers to serve the other."""
+        """Containers of one deployment may serve another that has the same key."""
         function = self.function
         parts = (
             function.name, function.runtime, function.entrypoint, function.interface,
@@ -64,9 +63,9 @@ class Deployment:
 
 
 class Deployer:
-    """Makes deployments: snapshots and builds what changed, looks up the rest."""
+    """Makes deployments. Only snapshots and builds what has changed."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         engine: Engine,
         settings: Settings,
@@ -74,26 +73,24 @@ class Deployer:
         store: BundleStore,
         builder: Builder,
         delivery: Delivery,
-        cold_functions: ColdFunctions,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._store = store
         self._builder = builder
         self._delivery = delivery
-        self._cold_functions = cold_functions
-        # Whether a changed function goes on as it was until it is rolled out.
+        # Whether the old version of a changed function serves until `roll_out`.
         self.rolled = False
         self._lock = threading.Lock()
-        # By name: what was deployed, and from which reading of the functions' directory.
+        # By name: the last deployment, and the function that it was made of.
         self._deployed: dict[str, tuple[Function, Deployment]] = {}
 
     def deploy(self, function: Function) -> Deployment:
-        """The function as it was on disk when it was deployed first.
+        """The function as it was on disk when this `Function` was first deployed.
 
-        To deploy it anew, read the directory again: that makes another `Function`. Where that
-        cannot be built, the version before it goes on serving; so it does, where changes are
-        `rolled` out, until `roll_out` is told of the new one.
+        Reading the directory again makes a new `Function`, which is deployed anew. If it cannot be
+        built, the version before it goes on serving. If changes are `rolled` out, that version
+        serves until `roll_out`.
 
         Raises: see `deploy_anew`.
         """
@@ -111,18 +108,18 @@ class Deployer:
         return deployment
 
     def in_force(self, function: Function) -> Deployment | None:
-        """What `deploy` would return at once; None where it would have to build first."""
+        """The deployment that `deploy` would return at once; None if it would have to build."""
         with self._lock:
             known, deployment = self._deployed.get(function.name, (None, None))
         return deployment if known is function or self.rolled else None
 
     def roll_out(self, function: Function, deployment: Deployment) -> None:
-        """From now on, this is what serves `function`."""
+        """From now on, serve `function` with this deployment."""
         with self._lock:
             self._deployed[function.name] = function, deployment
 
     def retain(self, names: Collection[str]) -> None:
-        """There are no functions but these: one that comes back is deployed anew."""
+        """Forget all functions but these."""
         with self._lock:
             for name in self._deployed.keys() - set(names):
                 del self._deployed[name]
@@ -143,7 +140,7 @@ class Deployer:
             PolicyRefusedError: the operator's settings do not allow it.
             RuntimeNotAvailableError: an image is missing or out of date.
             InvalidManifestError: its files cannot be made a bundle.
-            BuildFailedError: its build failed; the executor answers with BUILD_FAILED.
+            BuildFailedError: its build failed.
         """
         policy = effective_policy(function, self._settings)
         if not self._delivery.carries_sockets:
@@ -167,11 +164,11 @@ class Deployer:
             policy=policy,
             runtime_class=runtime_class,
             source_digest=source.digest,
-            cold_only=self._cold_functions.reason(source.digest) or "",
+            cold_only=self._store.cold_functions.reason(source.digest) or "",
         )
 
     def _image(self, name: str, function: Function) -> Image:
-        """The image, by id: a tag that is moved later does not change what was looked up."""
+        """The image, by id, so that moving its tag later changes nothing."""
         override = self._settings.images.override.get(function.runtime)
         if override is not None:
             image = self._engine.image(override)

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sandbox.errors import InvalidManifestError, InvalidSettingsError
+from sandbox.store.cold_functions import ColdFunctions
 from sandbox.store.file_hashes import FileHashes
 from sandbox.store.leases import Leases, long_ago
 from sandbox.store.locks import claimed, locked
@@ -98,6 +99,7 @@ class BundleStore:
         ):  # fmt: skip
             directory.mkdir(mode=0o700, exist_ok=True)
         self._leases = Leases(root)
+        self.cold_functions = ColdFunctions(root)
 
     def snapshot(
         self,

@@ -17,8 +17,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.engine.base import Chunk, ContainerInfo, EngineInfo, Exit, Image
-from sandbox.images.image_builder import IMAGE_NAMES, expected_inputs, reference
-from sandbox.images.image_recipes import LABEL_IMAGE, LABEL_INPUTS
+from sandbox.images.catalog import expected_inputs
+from sandbox.images.image_recipes import IMAGE_NAMES, LABEL_IMAGE, LABEL_INPUTS, reference
 from sandbox.protocol.report import MARK, NONCE_VARIABLE
 
 if TYPE_CHECKING:

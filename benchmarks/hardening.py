@@ -23,7 +23,7 @@ from benchmarks.interleave import Way, interleaved
 from benchmarks.peers import spec_of
 from sandbox.engine.docker.config import create_config
 from sandbox.engine.docker.container import DockerContainer
-from sandbox.images import image_builder as images
+from sandbox.images import catalog
 from sandbox.runtimes import INIT
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(context: Context) -> None:
     with context.sandbox(warm=False) as sandbox, _client() as client, _gateway_files() as files:
         deployment = context.deployment(sandbox, "python-handler")
         config = create_config(spec_of(deployment))
-        config["Image"] = images.require(context.engine, "base").id
+        config["Image"] = catalog.require(context.engine, "base").id
         config["Cmd"] = [INIT, "cat"]
         config["HostConfig"]["Mounts"] += files
         variants = _variants(config)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.context import REQUEST
 from benchmarks.host import process
 from sandbox.engine.docker.config import RUNTIME_NAMES
-from sandbox.images import image_builder as images
+from sandbox.images import catalog
 from sandbox.policy.container_spec import Launch, function_spec
 from sandbox.runtimes import INIT, TMP_DIR
 
@@ -78,7 +78,7 @@ def attach_echo(engine: Engine, deployment: Deployment) -> Iterator[Callable[[],
 def _cat(engine: Engine, deployment: Deployment) -> ContainerSpec:
     from dataclasses import replace  # noqa: PLC0415
 
-    image = images.require(engine, "base").id
+    image = catalog.require(engine, "base").id
     return replace(spec_of(deployment), image=image, command=(INIT, "cat"), mounts=())
 
 

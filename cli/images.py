@@ -12,7 +12,7 @@ import click
 
 from sandbox.containers.reaper import reap
 from sandbox.engine.docker.engine import DockerEngine
-from sandbox.images import image_builder as library
+from sandbox.images import catalog, image_builder
 from sandbox.units import format_duration, format_size
 
 from .options import Common, common_options
@@ -56,7 +56,7 @@ def build(
             screen.show(progress)
 
         try:
-            library.build(
+            image_builder.build(
                 engine,
                 runtimes,
                 base=base or settings.images.base,
@@ -75,7 +75,7 @@ def build(
 def list_images(common: Common) -> None:
     """List the images: whether each is up to date, its runtime's version, its size."""
     with _engine(common.settings()) as engine:
-        statuses = library.status(engine)
+        statuses = catalog.status(engine)
     if common.json:
         print_json([asdict(status) for status in statuses])
         return
@@ -103,7 +103,7 @@ def remove(common: Common) -> None:
     settings = common.settings()
     with _engine(settings) as engine:
         containers = reap(engine, settings.store_directory)
-        removed = library.remove(engine)
+        removed = catalog.remove(engine)
     if common.json:
         print_json({"images": removed, "containers": containers})
         return

@@ -15,7 +15,7 @@ from sandbox.config.destinations import Destination, NetworkPolicy
 from sandbox.engine.base import ImageBuildError, Mount
 from sandbox.gateway.allocation import Attachment
 from sandbox.gateway.gateway import Gateways
-from sandbox.images import image_builder as images
+from sandbox.images import image_builder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,7 +118,7 @@ class BuildNetwork:
     def _trust(self) -> Attachment:
         """The operator's CA certificates, in the place of the image's own."""
         try:
-            bundle = self._settings.images.ca_bundle or images.host_ca_bundle(os.environ)
+            bundle = self._settings.images.ca_bundle or image_builder.host_ca_bundle(os.environ)
         except ImageBuildError:
             return Attachment()  # the image has Debian's
         # A copy, since the container's user is nobody whom the operator lets read it.

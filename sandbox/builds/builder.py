@@ -27,7 +27,7 @@ from sandbox.engine.base import Mount
 from sandbox.errors import BuildFailedError, InvalidManifestError
 from sandbox.functions.dependencies import Request, find
 from sandbox.gateway.allocation import Attachment
-from sandbox.images import image_builder as images
+from sandbox.images import catalog
 from sandbox.policy.limits import choose_runtime_class
 from sandbox.runtimes import Runtime
 
@@ -102,7 +102,7 @@ class Builder:
 
     def image(self, name: str) -> str:
         """The id of an image, up to date."""
-        return images.require(self._engine, name).id
+        return catalog.require(self._engine, name).id
 
     def produce(self, key: str, job: Job) -> Bundle:
         """The bundle that `job` gives on its stdout, as an archive; kept under `key`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sandbox.deploy.validation import bundle_caps
 from sandbox.errors import BuildFailedError, RuntimeNotAvailableError
-from sandbox.images import image_builder as images
+from sandbox.images import catalog
 from sandbox.policy.limits import Policy, choose_runtime_class, effective_policy
 from sandbox.policy.network import refuse_network
 from sandbox.runtimes import RUNTIMES
@@ -179,4 +179,4 @@ class Deployer:
                     hint="pull or build it, or remove it from `images.override`",
                 )
             return image
-        return images.require(self._engine, name)
+        return catalog.require(self._engine, name)

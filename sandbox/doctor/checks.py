@@ -10,7 +10,7 @@ from sandbox.containers.reaper import orphans
 from sandbox.doctor.limit_checks import Check, Status, failed, try_containers
 from sandbox.doctor.version_checks import check_versions
 from sandbox.errors import SandboxError
-from sandbox.images import image_builder as images
+from sandbox.images import catalog
 from sandbox.policy.limits import choose_runtime_class
 from sandbox.runtimes import RUNTIMES, Runtime
 from sandbox.units import MIB, format_size
@@ -94,7 +94,7 @@ def _images(engine: Engine, settings: Settings) -> Iterator[Check]:
     wanted = {RUNTIMES[runtime].image for runtime in own}
     if Runtime.GO in settings.runtimes:
         wanted.add("go")  # compiles what the image `binary` runs
-    for status in images.status(engine):
+    for status in catalog.status(engine):
         if status.name not in wanted:
             continue
         ready = status.state == "ready"

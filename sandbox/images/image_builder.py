@@ -1,8 +1,4 @@
-"""The project's images in an engine: how they stand, how they are built and removed.
-
-An image is up to date when the digest of its inputs, which it carries as a label, is the one that
-this version of the project expects: looking that up costs no build.
-"""
+"""Builds the project's images, each after those that it needs, where they are not up to date."""
 
 from __future__ import annotations
 
@@ -20,26 +16,14 @@ from typing import TYPE_CHECKING, Final, Literal
 from sandbox.engine.base import ImageBuildError
 from sandbox.errors import RuntimeNotAvailableError
 from sandbox.images import image_recipes as recipes
+from sandbox.images.catalog import image_status, remove_untagged, up_to_date
 from sandbox.images.image_recipes import IMAGE_NAMES, RECIPES, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from sandbox.engine.base import Engine, Image
-
-__all__ = [
-    "IMAGE_NAMES",
-    "ImageStatus",
-    "Progress",
-    "build",
-    "expected_inputs",
-    "host_ca_bundle",
-    "reference",
-    "remove",
-    "require",
-    "status",
-]
+    from sandbox.engine.base import Engine
 
 _FIRST: Final = ("toolbox", "base")
 _ARCHITECTURES: Final = ("x86_64", "amd64")
@@ -50,19 +34,6 @@ _HOST_CA_BUNDLES: Final = (
     "/etc/ssl/ca-bundle.pem",  # SUSE
     "/etc/ssl/cert.pem",  # macOS, the BSDs
 )
-
-State = Literal["ready", "stale", "missing"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageStatus:
-    """An image as the engine has it. `size` is in bytes; None and "" where it is missing."""
-
-    name: str
-    reference: str
-    state: State
-    version: str = ""
-    size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,31 +49,6 @@ class Progress:
     text: str = ""
     seconds: float = 0.0
     size: int = 0
-
-
-def expected_inputs(name: str) -> str:
-    """Digest of the inputs that the image called `name` has when it is up to date."""
-    return recipes.inputs_digest(name, recipes.folder())
-
-
-def require(engine: Engine, name: str) -> Image:
-    """The image called `name`, up to date.
-
-    Raises:
-        RuntimeNotAvailableError: it is missing or out of date; the hint builds it.
-    """
-    image = engine.image(reference(name))
-    if image is not None and _up_to_date(image, name):
-        return image
-    problem = "is not built yet" if image is None else "is out of date"
-    raise RuntimeNotAvailableError(
-        f"the image {reference(name)} {problem}", hint=f"sandbox images build {name}"
-    )
-
-
-def status(engine: Engine) -> list[ImageStatus]:
-    """How each image stands, in the order of `IMAGE_NAMES`."""
-    return [_status(engine, name) for name in IMAGE_NAMES]
 
 
 def build(  # noqa: PLR0913
@@ -145,39 +91,7 @@ def build(  # noqa: PLR0913
     )
     builder.build(names or IMAGE_NAMES, base=base, force=force)
     # Only now: after a failure, they let the next attempt begin where this one ended.
-    _remove_untagged(engine)
-
-
-def remove(engine: Engine) -> list[str]:
-    """Remove all images of this project, but for those in use; returns the tags that are gone."""
-    _remove_untagged(engine)
-    ours = engine.images({recipes.LABEL_IMAGE: ""})
-    tags = [tag for image in ours for tag in image.tags]
-    return sorted(tag for tag in tags if engine.remove_image(tag))
-
-
-def _remove_untagged(engine: Engine) -> None:
-    """Remove what builds leave behind: images of their stages, and those that were replaced."""
-    for image in engine.images({recipes.LABEL_IMAGE: ""}):
-        if not image.tags:
-            engine.remove_image(image.id)
-
-
-def _up_to_date(image: Image, name: str) -> bool:
-    return image.labels.get(recipes.LABEL_INPUTS) == expected_inputs(name)
-
-
-def _status(engine: Engine, name: str) -> ImageStatus:
-    image = engine.image(reference(name))
-    if image is None:
-        return ImageStatus(name=name, reference=reference(name), state="missing")
-    return ImageStatus(
-        name=name,
-        reference=reference(name),
-        state="ready" if _up_to_date(image, name) else "stale",
-        version=image.labels.get(recipes.LABEL_VERSION, ""),
-        size=image.size,
-    )
+    remove_untagged(engine)
 
 
 class _Builder:
@@ -207,7 +121,7 @@ class _Builder:
             if name in stale:
                 self._build(name, base=base, refresh=refresh)
             elif name in names:
-                size = _status(self._engine, name).size or 0
+                size = image_status(self._engine, name).size or 0
                 self._tell(Progress(image=name, event="current", size=size))
 
         # What most need comes first; of the others, two at a time: one fetches, one computes.
@@ -236,7 +150,7 @@ class _Builder:
         image = self._engine.image(reference(name))
         return (
             image is not None
-            and _up_to_date(image, name)
+            and up_to_date(image, name)
             and base in (None, image.labels.get(recipes.LABEL_BASE))
         )
 
@@ -261,7 +175,7 @@ class _Builder:
             ):
                 self._tell(Progress(image=name, event="output", text=line))
         seconds = time.monotonic() - started
-        size = _status(self._engine, name).size or 0
+        size = image_status(self._engine, name).size or 0
         self._tell(Progress(image=name, event="built", seconds=seconds, size=size))
 
     def _debian(self, suite: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.images import image_builder as images
+from sandbox.images import catalog, image_builder
 from sandbox.images import image_recipes as recipes
 from sandbox.images.image_recipes import IMAGE_NAMES, reference
 from sandbox.runtimes import RUNTIMES, Runtime
@@ -115,7 +115,7 @@ def shared(directory: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("name", IMAGE_NAMES)
 def test_image_is_current_labelled_and_small(engine: DockerEngine, name: str) -> None:
-    image = images.require(engine, name)
+    image = catalog.require(engine, name)
     base = image.labels[recipes.LABEL_BASE]
     assert recipes.labels(name, recipes.folder(), base=base).items() <= image.labels.items()
     assert image.size < LARGEST[name] * 1e6
@@ -150,14 +150,14 @@ def test_files_of_an_image_are_root_s_and_give_nobody_rights(name: str) -> None:
 
 @pytest.mark.parametrize("name", VERSION_COMMANDS)
 def test_label_tells_the_version_that_runs(engine: DockerEngine, name: str) -> None:
-    version = images.require(engine, name).labels[recipes.LABEL_VERSION]
+    version = catalog.require(engine, name).labels[recipes.LABEL_VERSION]
     assert version in run(name, *VERSION_COMMANDS[name]).stdout
 
 
 def test_a_second_build_does_nothing(engine: DockerEngine) -> None:
-    events: list[images.Progress] = []
+    events: list[image_builder.Progress] = []
     started = time.monotonic()
-    images.build(engine, on_progress=events.append)
+    image_builder.build(engine, on_progress=events.append)
     assert {(event.image, event.event) for event in events} == {
         (name, "current") for name in IMAGE_NAMES
     }

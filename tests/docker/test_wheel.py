@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.images import image_builder as images
+from sandbox.images import catalog
 
 if TYPE_CHECKING:
     from sandbox.engine.docker.engine import DockerEngine
@@ -86,7 +86,7 @@ def test_installed_elsewhere_it_builds_images_and_invokes(
     states = {image["name"]: image["state"] for image in json.loads(listed)}
     assert states["binary"] == states["python"] == "ready"
     # The tree sees the same images: how files got here does not change what they are.
-    seen = {status.name: status.state for status in images.status(engine)}
+    seen = {status.name: status.state for status in catalog.status(engine)}
     assert seen["binary"] == seen["python"] == "ready"
     answer = subprocess.run(
         [sandbox, "invoke", "hi", "-d", '{"a": 1}', "--json"], **run_options

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.engine.base import EngineInfo, Image, ImageBuildError
 from sandbox.errors import RuntimeNotAvailableError
-from sandbox.images import image_builder as images
+from sandbox.images import catalog, image_builder
 from sandbox.images import image_recipes as recipes
 from sandbox.images.image_recipes import IMAGE_NAMES, LABEL_BASE, LABEL_INPUTS, RECIPES, reference
 from sandbox.runtimes import RUNTIMES
@@ -73,7 +73,7 @@ def build(ca_bundle: Path) -> Callable[..., list[str]]:
 
     def run(store: ImageStore, *names: str, **options: object) -> list[str]:
         store.built.clear()
-        images.build(store, names, ca_bundle=ca_bundle, environment={}, **options)
+        image_builder.build(store, names, ca_bundle=ca_bundle, environment={}, **options)
         return list(store.built)
 
     return run
@@ -203,7 +203,7 @@ def test_all_are_built_in_order_and_a_second_build_does_nothing(build) -> None:
     assert (first, second) == ("toolbox", "base")
     assert sorted(others) == sorted(set(RECIPES) - {"toolbox", "base"})
     assert build(store) == []
-    assert [status.state for status in images.status(store)] == ["ready"] * len(IMAGE_NAMES)
+    assert [status.state for status in catalog.status(store)] == ["ready"] * len(IMAGE_NAMES)
 
 
 def test_only_what_is_asked_and_what_it_needs_is_built(build) -> None:
@@ -225,9 +225,9 @@ def test_an_image_that_is_out_of_date_is_rebuilt_and_its_like_are_not(build) -> 
         id=old.id, tags=old.tags, labels=dict(old.labels) | {LABEL_INPUTS: "0"}, size=old.size
     )
     with pytest.raises(RuntimeNotAvailableError, match="sandbox images build deno"):
-        images.require(store, "deno")
+        catalog.require(store, "deno")
     assert build(store) == ["deno"]
-    assert images.require(store, "deno") == store.held[reference("deno")]
+    assert catalog.require(store, "deno") == store.held[reference("deno")]
 
 
 def test_another_base_rebuilds_and_the_same_does_not(build) -> None:
@@ -266,7 +266,7 @@ def test_a_step_that_fails_is_raised_and_the_next_build_goes_on_from_there(build
 def test_progress_tells_what_is_built_and_what_is_current(build) -> None:
     store = ImageStore()
     build(store, "base")
-    events: list[images.Progress] = []
+    events: list[image_builder.Progress] = []
     build(store, "base", "python", on_progress=events.append)
     assert [(event.image, event.event, event.text) for event in events] == [
         ("base", "current", ""),
@@ -280,7 +280,7 @@ def test_progress_tells_what_is_built_and_what_is_current(build) -> None:
 def test_proxies_of_the_host_reach_the_build(ca_bundle: Path) -> None:
     store = ImageStore()
     environment = {"https_proxy": "http://proxy:3128", "NO_PROXY": "", "SECRET": "canary"}
-    images.build(store, ["base"], ca_bundle=ca_bundle, environment=environment)
+    image_builder.build(store, ["base"], ca_bundle=ca_bundle, environment=environment)
     assert store.build_args["base"] == {"https_proxy": "http://proxy:3128"}
 
 

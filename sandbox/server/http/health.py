@@ -11,7 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from sandbox.errors import SandboxError
-from sandbox.images.image_builder import reference, require
+from sandbox.images.catalog import require
+from sandbox.images.image_recipes import reference
 from sandbox.runtimes import RUNTIMES
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`EventRegistrar`: told by each reload what manifests ask for; routes, webhooks and schedules."""
+"""`EventRegistrar`: keeps the routes, webhooks and schedules of all manifests, for lookups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook:
-    """A webhook of a function."""
+    """A hook that a sender delivers to, with its checked config."""
 
     hook: Hook
     verification: Verification
@@ -25,9 +25,9 @@ class Webhook:
 
 
 class EventRegistrar:
-    """Implements `sandbox.functions.registry.Registrar`. Lookups see one state or the next.
+    """Implements `sandbox.functions.registry.Registrar`. A lookup never sees half a change.
 
-    `reserved` are first segments of paths that are the server's own.
+    Paths whose first segment is `reserved` belong to the server.
     """
 
     def __init__(self, schedules: Schedules, *, reserved: Collection[str]) -> None:
@@ -46,12 +46,12 @@ class EventRegistrar:
         schedules: tuple[Schedule, ...],
         routes: tuple[Route, ...],
     ) -> None:
-        """Call `function` on these webhooks, schedules and routes only.
+        """Replace the webhooks, schedules and routes of `function`.
 
-        Hooks of the types database and auth are events of Alyx, which calls the function itself.
+        Hooks of the types database and auth are left to Alyx, which calls the function itself.
 
         Raises:
-            ValueError: there is something to say about them; what can be used is registered.
+            ValueError: remarks for the manifest's author; everything valid is registered.
         """
         webhooks, remarks = _webhooks(hooks)
         self._webhooks = {**self._webhooks, function: webhooks}
@@ -64,7 +64,7 @@ class EventRegistrar:
             raise ValueError("; ".join(remarks))
 
     def unregister(self, function: str) -> None:
-        """Stop calling `function`."""
+        """Remove the webhooks, schedules and routes of `function`."""
         self._webhooks = {name: its for name, its in self._webhooks.items() if name != function}
         if self._routes.get(function):
             self._routes = {name: its for name, its in self._routes.items() if name != function}
@@ -76,9 +76,9 @@ class EventRegistrar:
         return self._table.match(method, path)
 
     def webhook(self, function: str, source: str | None) -> Webhook | None:
-        """The webhook of that function and source; without a source, the one that has none.
+        """The webhook of that function and source; None if there is none.
 
-        A function's only webhook needs no source to be found.
+        Without `source`: the function's only webhook, or the one that has no source.
         """
         webhooks = self._webhooks.get(function, {})
         if source is None and len(webhooks) == 1:
@@ -87,7 +87,7 @@ class EventRegistrar:
 
 
 def _webhooks(hooks: tuple[Hook, ...]) -> tuple[dict[str, Webhook], list[str]]:
-    """The webhooks by their source, and what there is to say about them."""
+    """The webhooks by their source, and remarks for the manifest's author."""
     found: dict[str, Webhook] = {}
     remarks = []
     for hook in hooks:

@@ -1,7 +1,7 @@
-"""The routes that manifests ask for: which function a method and a path lead to. Pure.
+"""The routes of manifests: which function gets a request, by its method and path. Pure.
 
-A path is taken segment by segment, each decoded by itself, so that `%2F` is part of a segment and
-never ends one. A segment `{name}` stands for any that is not empty; `/users/me` comes before
+Paths match segment by segment. Each segment is decoded by itself, so `%2F` is part of a segment
+and never ends one. A segment `{name}` matches any text that is not empty; `/users/me` wins over
 `/users/{id}`. A `/` at the end makes another path.
 """
 
@@ -22,7 +22,7 @@ _PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """The function that a request is for, and what the path's parameters are."""
+    """The function that gets a request, and the values of the path's parameters."""
 
     function: str
     params: Mapping[str, str]
@@ -36,7 +36,7 @@ class _Target:
 
 @dataclass
 class _Node:
-    """What may follow a part of a path; and the functions, by method, if it ends here."""
+    """The segments that may follow a path, and the functions of the path itself, by method."""
 
     literals: dict[str, _Node] = field(default_factory=dict)
     parameter: _Node | None = None
@@ -44,10 +44,10 @@ class _Node:
 
 
 class RouteTable:
-    """The routes of all functions; of two functions that want the same, the first by name has it.
+    """The routes of all functions. If two functions ask for the same, the first by name gets it.
 
-    Paths whose first segment is `reserved` are the server's own; `/{any}` does not get them either.
-    `conflicts` names for each function the routes that it does not get, and why.
+    Paths whose first segment is `reserved` belong to the server; `/{any}` does not match them.
+    `conflicts` says, for each function, which routes it does not get, and why.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class RouteTable:
                     self.conflicts.setdefault(function, []).extend(reasons)
 
     def match(self, method: str, path: str) -> Match | frozenset[str]:
-        """The function for a request; else the methods that the path has, none if there is none.
+        """The function for a request, or the methods of its path; an unknown path has none.
 
-        `path` is as it was sent, percent-encoded. HEAD is answered as GET is, where nothing else
-        is said.
+        `path` is percent-encoded, as the client sent it. A route for GET also gets HEAD, unless
+        another route does.
         """
         segments = _decoded(path)
         if segments is None or segments[0] in self._reserved:
             return frozenset()
         allowed: set[str] = set()
-        # Depth first, the more exact one last on the stack. No node is visited twice.
+        # Depth first. The more exact node comes last on the stack. No node is visited twice.
         stack: list[tuple[_Node, int, tuple[str, ...]]] = [(self._root, 0, ())]
         while stack:
             node, depth, values = stack.pop()
@@ -93,7 +93,7 @@ class RouteTable:
         return frozenset(allowed | {"HEAD"} if "GET" in allowed else allowed)
 
     def _add(self, function: str, route: Route) -> list[str]:
-        """Add a route; why not, for each of its methods that the function does not get."""
+        """Add a route. Returns, for each method that the function does not get, the reason."""
         segments = route.path.removeprefix("/").split("/")
         if segments[0] in self._reserved:
             return [f"the route {route.path}: /{segments[0]} is the server's own"]
@@ -120,7 +120,7 @@ class RouteTable:
 
 
 def _decoded(path: str) -> list[str] | None:
-    """The segments of a path that was sent; None if one is no text."""
+    """The decoded segments of a path; None if one is not UTF-8."""
     try:
         return [unquote_to_bytes(part).decode() for part in path.removeprefix("/").split("/")]
     except UnicodeError:

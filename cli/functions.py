@@ -62,7 +62,7 @@ def list_functions(common: Common) -> None:
                         function.name,
                         function.runtime,
                         function.interface,
-                        function.manifest.description or function.where(),
+                        function.manifest.description,
                     )
                     for function in found.functions
                 ],

@@ -152,6 +152,7 @@ def _unexpected(error: Exception) -> SandboxError:
 def main() -> NoReturn:
     """The console script."""
     # A supervisor's SIGTERM ends a command as Ctrl-C does: containers are removed on the way out.
+    # SIGINT stays as the shell has set it: a background job ignores the Ctrl-C for the foreground.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Importing makes many objects and no garbage; collecting meanwhile costs a tenth of the start.
     gc.set_threshold(100_000)

@@ -16,13 +16,14 @@ def break_one(project: Path) -> None:
     (project / "functions/greet/function.yaml").write_text("runtime: python\nmemroy: 64mb\n")
 
 
-def test_list_is_a_plain_table_when_piped(sandbox: Sandbox) -> None:
+def test_list_is_a_plain_table_when_piped(sandbox: Sandbox, project: Path) -> None:
+    (project / "functions/hello/function.yaml").write_text("description: Says hello\n")
     result = sandbox("list")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "NAME   RUNTIME  INTERFACE  DESCRIPTION",
-        "greet  python   stdio      functions/greet",
-        "hello  python   stdio      functions/hello",
+        "greet  python   stdio",
+        "hello  python   stdio      Says hello",
     ]
     assert result.stderr == ""
 

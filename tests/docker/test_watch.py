@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox.store.owners import LABEL_FUNCTION, LABEL_STORE
+from tests.test_signals import IGNORING_SIGINT
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ Process = "subprocess.CompletedProcess[str]"
 class Watch:
     """A running `sandbox watch --json`."""
 
-    def __init__(self, environment: dict[str, str], cwd: Path) -> None:
+    def __init__(
+        self, environment: dict[str, str], cwd: Path, *, started_by: tuple[str, ...] = ()
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox_cli", "watch", "--json"],
+            [*started_by, sys.executable, "-m", "sandbox_cli", "watch", "--json"],
             env=environment, cwd=cwd, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -78,11 +81,11 @@ def environment(store: Path, functions: Path, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def watch(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], Watch]]:
+def watch(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Watch]]:
     started: list[Watch] = []
 
-    def start() -> Watch:
-        started.append(Watch(environment, tmp_path))
+    def start(**options: Any) -> Watch:
+        started.append(Watch(environment, tmp_path, **options))
         return started[-1]
 
     yield start
@@ -266,6 +269,19 @@ def test_a_watch_that_was_killed_is_in_nobody_s_way(
     ended = sandbox("invoke", "hello", flags=("-X", "importtime"))
     assert ended.returncode == 0
     assert "sandbox.sandbox" not in ended.stderr
+
+
+def test_as_a_background_job_it_leaves_ctrl_c_to_the_job_in_the_foreground(
+    watch: Callable[..., Watch], write: Callable[..., None]
+) -> None:
+    write("hello/index.py", HELLO)
+    watching = watch(started_by=IGNORING_SIGINT)
+    watching.next()
+    watching.process.send_signal(signal.SIGINT)
+    write("hello/index.py", HELLO.replace("1,", "2,"))
+    assert list(watching.next()["changed"]) == ["hello"]
+    assert watching.end(signal.SIGTERM) == ""
+    assert watching.process.returncode == 0
 
 
 @contextlib.contextmanager

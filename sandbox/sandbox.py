@@ -200,14 +200,14 @@ class Sandbox:
             self._launcher.discard(instance)
             raise
         self._deployer.roll_out(function, deployment)
-        self._pool.offer(instance)
+        self._pool.add(instance)
 
     def warm(self, name: str) -> None:
         """Build a function if need be; from then on as many containers are kept booted as asked.
 
         Raises: see `build`.
         """
-        self._pool.keep(self._deployer.deploy(self._registry.get(name)))
+        self._pool.keep_warm(self._deployer.deploy(self._registry.get(name)))
 
     def build(self, name: str) -> str:
         """Build a function as it is now and install what it depends on; its version.

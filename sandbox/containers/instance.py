@@ -53,7 +53,7 @@ class Instance:
         # When the invocation that it serves got its turn.
         self.granted_at = self.created_at
         # How many requests it was sent.
-        self.asked = 0
+        self.requests = 0
         self._renewed = False
         # Whether its output has ended: its first process is gone, or has closed its streams.
         self.ended = False
@@ -83,7 +83,7 @@ class Instance:
         return not (self.ended or self.failure or self.flood or self.collector.init_error)
 
     @property
-    def spoke_unasked(self) -> bool:
+    def answered_unasked(self) -> bool:
         """Whether it has answered without a request; meaningful while it is idle."""
         collector = self.collector
         mismatched = isinstance(collector, HandlerCollector) and collector.mismatched
@@ -95,7 +95,7 @@ class Instance:
         return self.started_at + self.limits.boot
 
     @property
-    def why_lost(self) -> str:
+    def why_unusable(self) -> str:
         """Why it cannot take a request."""
         if self.failure is not None:
             return self.failure.message
@@ -105,7 +105,7 @@ class Instance:
             return self.collector.init_error.message
         if self.ended:
             return f"it ended before it was asked{_how(self.collector.report)}"
-        if self.spoke_unasked:
+        if self.answered_unasked:
             return "it answered before it was asked"
         return "it was not ready for a request within limits.boot"
 
@@ -121,23 +121,23 @@ class Instance:
             )
         self.started_at = time.monotonic()
 
-    def ask(self, payload: bytes, request_id: str, *, last: bool) -> None:
-        """Send a request, and with `last` the end of stdin. `listen` gets the answer."""
-        self.asked += 1
+    def send_request(self, payload: bytes, request_id: str, *, last: bool) -> None:
+        """Send a request, and with `last` the end of stdin. `receive` gets the answer."""
+        self.requests += 1
         if isinstance(self.collector, HandlerCollector):
             self.collector.expect(request_id)
         self.container.send(payload, end=last)
 
-    def listen(self, deadline: float) -> Sequence[LogEntry]:
-        """Wait for the next chunk of output and `hear` it.
+    def receive(self, deadline: float) -> Sequence[LogEntry]:
+        """Wait for the next chunk of output and `feed` it.
 
         Raises:
             TimeoutError: nothing came until `deadline`, on the clock of `time.monotonic`.
             LimitExceeded: it wrote more than it may, and has to be killed.
         """
-        return self.hear(self.container.receive(deadline))
+        return self.feed(self.container.receive(deadline))
 
-    def hear(self, chunk: Chunk | None) -> Sequence[LogEntry]:
+    def feed(self, chunk: Chunk | None) -> Sequence[LogEntry]:
         """Take a chunk of output, None at its end; the log entries that it completes.
 
         Raises:
@@ -150,11 +150,11 @@ class Instance:
         self.ended = self.collector.ended
         return entries
 
-    def overhear(self) -> None:
+    def read_idle_output(self) -> None:
         """Take the output that came while it was idle, without waiting. Notes a flood."""
         try:
             while not self.ended:
-                self.listen(0.0)
+                self.receive(0.0)
         except TimeoutError:
             return
         except LimitExceeded as exceeded:

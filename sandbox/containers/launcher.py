@@ -100,11 +100,11 @@ class Launcher:
         """Kill an instance's processes. The engine may wait until its output is read."""
         return self._starters.submit(instance.container.kill)
 
-    def discard(self, instance: Instance, *, gently: bool = False) -> None:
-        """Remove an instance in the background; `gently` lets it end by itself first."""
+    def discard(self, instance: Instance, *, let_finish: bool = False) -> None:
+        """Remove an instance in the background; `let_finish` lets it end by itself first."""
         with self._lock:
             self.removing += 1
-        self._removers.submit(self._discard, instance, gently)
+        self._removers.submit(self._discard, instance, let_finish)
 
     def remove(self, instance: Instance) -> None:
         """Remove an instance, and return when it is gone."""
@@ -119,10 +119,10 @@ class Launcher:
         self._starters.shutdown(wait=True)
         self._removers.shutdown(wait=True)
 
-    def _discard(self, instance: Instance, gently: bool) -> None:
+    def _discard(self, instance: Instance, let_finish: bool) -> None:
         try:
-            if gently and not self._closing.is_set():
-                _let_leave(instance)
+            if let_finish and not self._closing.is_set():
+                _wait_for_end(instance)
             self.remove(instance)
         except Exception:  # the edge of a thread: the reaper removes the container later
             log.exception("could not remove container %s", instance.container.id)
@@ -132,7 +132,7 @@ class Launcher:
             self.on_removed()
 
 
-def _let_leave(instance: Instance) -> None:
+def _wait_for_end(instance: Instance) -> None:
     """Wait until its container has ended, not only its function.
 
     An engine removes a container that has ended with less work than one that it must kill.
@@ -153,7 +153,7 @@ def check_boot(instance: Instance) -> None:
     """
     try:
         while instance.usable and not instance.ready:
-            instance.listen(instance.boot_deadline)
+            instance.receive(instance.boot_deadline)
     except TimeoutError:
         pass
     except LimitExceeded as exceeded:
@@ -162,4 +162,4 @@ def check_boot(instance: Instance) -> None:
     if instance.ready or (ended and instance.deployment.function.interface == "stdio"):
         return
     written = "\n".join(entry.message for entry in instance.collector.entries)
-    raise BootFailedError(instance.why_lost, log=written)
+    raise BootFailedError(instance.why_unusable, log=written)

@@ -112,8 +112,8 @@ class Executor:
     def _serve(
         self, invocation: Invocation, instance: Instance, payload: bytes
     ) -> Steps[FunctionResponse]:
-        reusable = gently = False
-        last = instance.asked + 1 >= instance.deployment.reuse
+        reusable = let_finish = False
+        last = instance.requests + 1 >= instance.deployment.reuse
 
         def kill() -> None:
             self._launcher.kill(instance)
@@ -123,7 +123,7 @@ class Executor:
             stopped = yield from invocation.converse(instance, payload, last=last)
             if stopped is None:
                 response = yield from invocation.answered(instance)
-                gently = True
+                let_finish = True
                 reusable = not last and invocation.went_well
             else:
                 killing = self._launcher.kill(instance)
@@ -145,7 +145,7 @@ class Executor:
             invocation.cancellation.forget(kill)
             # A late cancellation may have killed the container after its answer.
             reusable = reusable and not invocation.cancellation.cancelled
-            self._pool.release(instance, reusable=reusable, gently=gently)
+            self._pool.release(instance, reusable=reusable, let_finish=let_finish)
         return response
 
 

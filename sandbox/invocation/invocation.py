@@ -107,7 +107,7 @@ class Invocation:
         if len(instance.collector.entries) * _SHORT > LIGHT:
             yield BLOCKING
         self._log.add(instance.collector.entries)
-        instance.ask(payload, self._request.request_id, last=last)
+        instance.send_request(payload, self._request.request_id, last=last)
         if instance.container.sending:
             yield BLOCKING  # `receive` sends the rest, and a loop calls it only for output
         if not self._cold:
@@ -146,7 +146,7 @@ class Invocation:
                 light = False
                 yield BLOCKING
             began = time.thread_time()
-            entries = instance.hear(chunk)
+            entries = instance.feed(chunk)
             self._log.add(entries)
             # A large answer is work too, but no flood: its caller should not have to wait.
             if not light and (entries or instance.collector.spoiled):
@@ -189,7 +189,7 @@ class Invocation:
         deadline = time.monotonic() + _DRAIN_SECONDS
         while not instance.ended:
             try:
-                self._log.add(instance.listen(deadline))
+                self._log.add(instance.receive(deadline))
             except TimeoutError:
                 return
             except LimitExceeded:

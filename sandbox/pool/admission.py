@@ -1,7 +1,7 @@
 """Whether an invocation may wait for its container: `admit(queue, ...) -> Admitted | Rejected`.
 
-Pure. An invocation that would wait in vain is refused at once, with a time after which to try
-again: refusing costs nothing, and who is refused late has waited for nothing.
+Pure. An invocation that would wait in vain is refused at once, and told when to try again: an
+early refusal costs the caller nothing, a late one costs the whole wait.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Final
 # Where nothing has been measured yet, in seconds.
 UNKNOWN_BOOT: Final = 0.5
 UNKNOWN_RUN: Final = 0.1
-# What a caller is told to wait, in seconds: never so little that it asks again and again.
+# Bounds of the time that a refused caller is told to wait, in seconds.
 SHORTEST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueState:
-    """The queue when an invocation of one function comes, without it. Seconds; None: not known.
+    """The queue at the moment when an invocation of one function arrives; it is not counted.
 
     `waiting` and `waiting_here` count the invocations without a container, of all functions and
-    of this one. `ready` are this function's containers. `busy` invocations are
-    served, at most `places` at once. `boot` and `run` are this function's smoothed times, `hold`
-    is that of all functions: how long an invocation keeps its place.
+    of this one. `ready` counts this function's containers. `busy` invocations are served, at most
+    `places` at once. `boot` and `run` are this function's smoothed times, `hold` is the time that
+    an invocation of any function keeps its place; in seconds, None if not known.
     """
 
     waiting: int
@@ -47,14 +47,14 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """It may wait; `wait` is the estimate, in seconds."""
+    """The invocation may wait; `wait` is the estimate, in seconds."""
 
     wait: float
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It cannot be served in time; the caller may try again after `retry_after` seconds."""
+    """The invocation cannot be served in time. Try again after `retry_after` seconds."""
 
     retry_after: float
     reason: str
@@ -63,8 +63,8 @@ class Rejected:
 def expected_wait(queue: QueueState) -> float:
     """Seconds from now until a container begins to serve an invocation that comes now.
 
-    The wait for a place: with all of them taken, one comes free each `hold / places` seconds, and
-    those who wait take the first ones. Then a boot, unless a container is there for it.
+    First the wait for a place: when all are taken, one comes free every `hold / places` seconds,
+    and earlier waiters take the first ones. Then a boot, unless a container is ready for it.
     """
     boot = UNKNOWN_BOOT if queue.boot is None else queue.boot
     hold = _hold(queue)
@@ -76,10 +76,10 @@ def expected_wait(queue: QueueState) -> float:
 
 
 def admit(queue: QueueState, limits: QueueLimits, *, time_left: float) -> Admitted | Rejected:
-    """Whether the invocation is to wait; `time_left` is what its deadline leaves, in seconds.
+    """Decide whether the invocation may wait; `time_left` (seconds) is what its deadline leaves.
 
-    The deadline covers queue, boot and run. An estimate is no promise: an invocation that can be
-    served at once is always let in, whatever its deadline.
+    The deadline covers queue, boot and run. The estimate can be wrong, so an invocation that can be
+    served at once is always admitted.
     """
     wait = expected_wait(queue)
     served_at_once = queue.busy + queue.waiting < queue.places
@@ -100,7 +100,7 @@ def admit(queue: QueueState, limits: QueueLimits, *, time_left: float) -> Admitt
 
 
 def _rejected(queue: QueueState, reason: str) -> Rejected:
-    # By then half of those who wait now are through.
+    # By then, half of the present waiters have been served.
     drained = queue.waiting / 2 * _hold(queue) / max(1, queue.places)
     return Rejected(min(LONGEST_RETRY, max(SHORTEST_RETRY, drained)), reason)
 

@@ -1,15 +1,14 @@
-"""What a function's arrivals so far say about the next ones.
+"""Predicts a function's next invocations from the times of the earlier ones.
 
-Invocations that come at once, with no time to boot a container in between, are a group. Three
-things are kept, in constant memory, all of them forgetting slowly:
+Invocations that arrive together, with no time to boot a container in between, are a group. The
+model keeps three things in constant memory, and slowly forgets old data:
 
-- how fast invocations come now: a rate that decays within seconds;
-- how long it is from one group to the next: a histogram whose buckets grow with the pause. It knows
-  both "the burst is over" and "every five minutes" (the idea is that of "Serverless in the Wild",
-  USENIX ATC 2020);
-- how large groups are: how many had at least 1, 2, 3, … invocations.
+- the present rate of invocations, which decays within seconds;
+- the pauses between groups: a histogram whose buckets grow with the pause. It learns "the burst is
+  over" as well as "every five minutes" (after "Serverless in the Wild", USENIX ATC 2020);
+- the sizes of groups: how many had at least 1, 2, 3, … invocations.
 
-The clock is handed in: seconds, from any beginning. Not locked.
+Times are seconds of any one clock, handed in. Not safe for threads.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from itertools import accumulate
 from math import exp, log2
 from typing import Final, NamedTuple
 
-# Invocations within so many seconds are a group: about the time that a container takes to boot.
+# Invocations within so many seconds are a group: about as long as a boot takes.
 AT_ONCE: Final = 0.25
-# More at once than this are not told apart.
+# Larger groups count as this large.
 MOST_AT_ONCE: Final = 128
-# Seconds in which the rate forgets all but a third.
+# In so many seconds, the rate decays to a third.
 RATE_HORIZON: Final = 10.0
-# Pauses and groups on record before the old ones lose half of their weight.
+# After so many pauses or groups, the weight of the old ones is halved.
 MEMORY: Final = 64.0
 
 # Buckets of pauses: so many for each doubling of the shortest, one for all above the longest.
@@ -34,8 +33,8 @@ _LAST: Final = 16 * PER_DOUBLING + 1
 _BOUNDS: Final = (0.0, *(AT_ONCE * 2 ** (step / PER_DOUBLING) for step in range(_LAST)))
 LONGEST: Final = _BOUNDS[_LAST]
 
-# What is believed of a function of which nothing is known: the longer the pause so far, the longer
-# it will be still, as a power law has it. It weighs as much as so many pauses on record.
+# The prior for an unknown function is a power law: the longer the pause so far, the longer it will
+# last. It weighs as much as so many pauses on record.
 PRIOR: Final = 1.0
 PRIOR_EXPONENT: Final = 0.2
 _PRIOR_SURVIVORS: Final = tuple(
@@ -44,12 +43,11 @@ _PRIOR_SURVIVORS: Final = tuple(
 
 
 class Outlook(NamedTuple):
-    """What a container that is ready now can look forward to.
+    """The prospects of a container that is ready now.
 
-    `soon` is how many times a second the next group is to be expected by the time that a container
-    has booted. `rate` is the same over the best time to hold it: the chance that it is used, by
-    the seconds it is held. `use` is the chance that it is used at all before it is not worth its
-    rent.
+    `soon` is the expected number of groups per second until a container started now has booted.
+    `rate` is the same over the best time to hold the container: the chance of use, divided by the
+    seconds held. `use` is the chance that it is used before it is no longer worth its rent.
     """
 
     soon: float
@@ -82,19 +80,19 @@ class Arrivals:
         self._group_size = 0
         # How many groups had at least 1, 2, 3, … invocations.
         self._at_least: list[float] = []
-        # The decayed count of invocations before the last one: that there was one says nothing
-        # about how many there are.
+        # The decayed count of invocations, without the last one: a single invocation says nothing
+        # about a rate.
         self._rate = 0.0
         self._pauses = [0.0] * (_LAST + 1)
         self._total = 0.0
-        # How many pauses were at least as long as each bucket's beginning; empty: to be counted.
+        # How many pauses were at least as long as each bucket's beginning; empty until counted.
         self._survivors: list[float] = []
-        # The last outlook, and what it is for: bucket, boot and rent.
+        # The last outlook, and its inputs: bucket, boot and rent.
         self._outlook = NOTHING
         self._outlook_of = (-1, 0.0, 0.0)
 
     def note(self, now: float) -> None:
-        """An invocation has come. Takes the same short time whatever came before."""
+        """Count an invocation, in constant time."""
         if self._last is None:
             self._begin_group(now)
         else:
@@ -111,22 +109,22 @@ class Arrivals:
             self._at_least[self._group_size - 1] += 1.0
 
     def rate(self, now: float) -> float:
-        """Invocations a second, of late."""
+        """The present rate, in invocations per second."""
         if self._last is None or self._rate == 0.0:
             return 0.0
         return self._rate * exp(min(0.0, self._last - now) / RATE_HORIZON) / RATE_HORIZON
 
     def share_of_groups(self, size: int) -> float:
-        """The share of the groups that had at least so many invocations."""
+        """The share of groups with at least `size` invocations."""
         if size > len(self._at_least):
             return 0.0
         return self._at_least[size - 1] / self._at_least[0]
 
     def outlook(self, now: float, *, boot: float, rent: float) -> Outlook:
-        """What to expect at `now` if a container is worth holding for 1 / `rent` seconds a use.
+        """The outlook at `now`, if a container may be held for 1 / `rent` seconds per use.
 
-        Starting one takes `boot` seconds. The answer is the same for as long as the pause so far
-        falls into one bucket, and is not computed again.
+        Starting one takes `boot` seconds. The answer stays the same while the present pause falls
+        into the same bucket, so it is kept.
         """
         if self._last is None:
             return NOTHING
@@ -157,7 +155,7 @@ class Arrivals:
             if used - rent * held > most:
                 most, use = used - rent * held, used
             if rent * held > 1.0:
-                break  # from here on it costs more than it can bring
+                break  # from here on, holding it costs more than a use is worth
         return Outlook(soon, rate, use)
 
     def _begin_group(self, now: float) -> None:
@@ -168,7 +166,7 @@ class Arrivals:
 
     def _note_pause(self, pause: float) -> None:
         bucket = _bucket(pause)
-        # A part goes to the neighbours: pauses are seldom the same to the second.
+        # The neighbouring buckets get a part: pauses are seldom equal to the second.
         self._pauses[bucket] += 0.5
         self._pauses[max(0, bucket - 1)] += 0.25
         self._pauses[min(_LAST, bucket + 1)] += 0.25

@@ -1,4 +1,4 @@
-"""The keeper: a thread that hears the instances that nobody uses, and has the pool planned."""
+"""A thread that reads the output of idle instances, and has the pool plan after each change."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
     from sandbox.containers.instance import Instance
 
-# How often everything is planned anew though nothing has happened, in seconds.
-_TICK: Final = 1.0
+# How often the whole pool is planned though nothing has changed, in seconds.
+_PLAN_SECONDS: Final = 1.0
 
 
-class Tick(Protocol):
-    """What is done after each change, and for `everything` now and then."""
+class OnChange(Protocol):
+    """Called after each change; with `everything` about once a second."""
 
     def __call__(self, *, everything: bool) -> None:
         """Must not raise."""
 
 
 class IdleListener:
-    """Calls `overhear` with the descriptor of an instance that has something to say, then `tick`.
+    """Calls `on_output` with the descriptor of an idle instance that wrote, then `on_change`.
 
-    Both are called in its thread, which begins when it is first needed. Its other methods, but
-    `close`, are to be called with the pool's lock held.
+    Its thread makes both calls; it starts when it is first needed. Call all methods but `close`
+    with the pool's lock held.
     """
 
-    def __init__(self, *, overhear: Callable[[int], None], tick: Tick) -> None:
-        self._overhear = overhear
-        self._tick = tick
+    def __init__(self, *, on_output: Callable[[int], None], on_change: OnChange) -> None:
+        self._on_output = on_output
+        self._on_change = on_change
         self._parked: dict[int, Instance] = {}
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -41,31 +41,31 @@ class IdleListener:
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller.register(self._wakeup, select.EPOLLIN)
 
-    def listen(self, instance: Instance) -> None:
-        """Hear an instance from now on."""
+    def register(self, instance: Instance) -> None:
+        """Watch the output of an instance that becomes idle."""
         descriptor = instance.container.fileno()
         self._parked[descriptor] = instance
         self._poller.register(descriptor, select.EPOLLIN)
         self._start()
 
-    def ignore(self, instance: Instance) -> None:
-        """Hear an instance no more: it is somebody's, or is let go."""
-        self.heard(instance.container.fileno())
+    def unregister(self, instance: Instance) -> None:
+        """Stop watching an instance: an invocation gets it, or it is removed."""
+        self.take(instance.container.fileno())
 
-    def heard(self, descriptor: int) -> Instance | None:
-        """The instance with that descriptor, which is heard no more; None if none was."""
+    def take(self, descriptor: int) -> Instance | None:
+        """Stop watching the instance with that descriptor, and return it; else None."""
         instance = self._parked.pop(descriptor, None)
         if instance is not None:
             self._poller.unregister(descriptor)
         return instance
 
     def wake(self) -> None:
-        """Have `tick` called soon."""
+        """Have `on_change` called soon."""
         self._start()
         os.eventfd_write(self._wakeup, 1)
 
     def close(self) -> None:
-        """End the thread; without the lock."""
+        """End the thread. Call it without the lock."""
         self._closed = True
         os.eventfd_write(self._wakeup, 1)
         if self._thread is not None:
@@ -75,19 +75,19 @@ class IdleListener:
 
     def _start(self) -> None:
         if self._thread is None and not self._closed:
-            self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="idle-listener", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
-        ticked_at = 0.0
+        planned_at = 0.0
         while not self._closed:
-            timeout = max(0.0, ticked_at + _TICK - time.monotonic())
+            timeout = max(0.0, planned_at + _PLAN_SECONDS - time.monotonic())
             for descriptor, _ in self._poller.poll(timeout):
                 if descriptor == self._wakeup:
                     os.eventfd_read(descriptor)
                 else:
-                    self._overhear(descriptor)
-            everything = time.monotonic() >= ticked_at + _TICK
+                    self._on_output(descriptor)
+            everything = time.monotonic() >= planned_at + _PLAN_SECONDS
             if everything:
-                ticked_at = time.monotonic()
-            self._tick(everything=everything)
+                planned_at = time.monotonic()
+            self._on_change(everything=everything)

@@ -1,22 +1,22 @@
-"""Which containers to boot ahead of time, and which to let go: `plan(state, now) -> actions`.
+"""Decides which containers to boot ahead and which to stop: `plan(state, now) -> actions`.
 
-Pure: no clock, no I/O, no randomness; the order of the functions means nothing. What it decides is
-a fixed point: with the actions carried out, planning again at the same time asks for nothing.
+Pure: no clock, no I/O, no randomness, and independent of the order of the functions. The decision
+is a fixed point: after its actions, another plan at the same time has none.
 
-A container serves one invocation, and takes a boot time to replace. So what a function needs is a
-stock: enough containers, ready or booting, for what arrives within one boot time. Its level k is
-worth the chance that k invocations arrive in that time, for that is how often somebody would wait
-without it. The rules, most urgent first:
+A container serves one invocation, and replacing it takes a boot. So a function needs a stock:
+enough containers, ready or booting, for the invocations that arrive within one boot. Level k of the
+stock is worth the chance that k invocations arrive in that time, because that is how often an
+invocation would wait without it. The rules, most urgent first:
 
-1. An invocation that waits gets a container, functions with the fewest in use first.
-2. Every function has its `min_warm`, one level of everybody before the next level of anybody.
-3. A level is worth keeping if it is to be used within the budget's `idle` seconds for each use: its
-   rent. A container of twice the usual memory has half the time. It is booted when its time has
-   come, and if it is likely enough to be used before it is not worth its rent any more.
-4. Where there is no room, levels are compared: chance by memory, and divided by k and those
-   in use, so that the twentieth of a busy function gives way to the first of a quiet one. A
-   container that is there gives way only to a start worth much more. Where there are fewer starts
-   at once than there is to start, who had none for longest is preferred.
+1. A waiting invocation gets a container; functions with the fewest containers in use come first.
+2. Every function gets its `min_warm`: the first level of all functions, then the second, and so on.
+3. A level is kept if a use is expected within the budget's `idle` seconds. These seconds are its
+   rent; a container of twice the usual memory has half of them. The level is booted shortly before
+   the expected use, if the use is likely enough.
+4. When there is no room, levels are compared by their chance, divided by memory, by k and by the
+   containers in use: the twentieth container of a busy function gives way to the first one of a
+   quiet function. An existing container gives way only to a start that is worth much more. When
+   more starts are wanted than allowed at once, the function with the oldest last start comes first.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ Reason = Literal["waiting", "minimum", "expected"]
 
 # The memory of a container for which `idle` holds as it is; see rule 3.
 USUAL_MEMORY: Final = 128 * MIB
-# A container gives way to a start that is worth so many times as much: what is done is not undone
-# at the next small change.
+# An existing container gives way to a start that is worth so many times as much. So a small change
+# does not undo the last decision.
 HYSTERESIS: Final = 3.0
-# The chance of being used that a container must have to be booted.
+# A container is booted only with at least this chance of use.
 LEAST_USE: Final = 0.4
-# After a boot that failed, in seconds, doubled for each one more in a row.
+# The wait after a failed boot, in seconds; it doubles with each further failure in a row.
 FIRST_BACK_OFF: Final = 1.0
 LONGEST_BACK_OFF: Final = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
-    """One version of a function: what it is to have, what it has, and how it is asked for.
+    """One version of a function: its limits, its containers and its arrivals.
 
-    `memory` is in bytes, `boot_seconds` smoothed, None before the first boot; `failed_at` is the
-    time of the latest of the `boot_failures` in a row, `started_at` that of the latest start. A
-    `cold_only` function cannot wait for its request, and is never booted ahead. `waiting` counts
-    the invocations that have no container yet.
+    `memory` is in bytes. `boot_seconds` is smoothed, None before the first boot. `failed_at` is the
+    time of the last of the `boot_failures` in a row, `started_at` the time of the last start. A
+    `cold_only` function cannot wait for its request, so it is never booted ahead. `waiting` counts
+    the invocations without a container.
     """
 
     key: str
@@ -76,32 +76,32 @@ class Demand:
 
     @property
     def containers(self) -> int:
-        """All it has, whatever they do."""
+        """How many containers it has, in any state."""
         return self.ready + self.booting + self.busy
 
     @property
     def stock(self) -> int:
-        """Those that nobody waits for."""
+        """How many containers no invocation waits for."""
         return max(0, self.ready + self.booting - self.waiting)
 
     @property
     def ahead(self) -> int:
-        """Those that boot, and that nobody waits for."""
+        """How many containers boot ahead of any request."""
         return max(0, self.booting - max(0, self.waiting - self.ready))
 
     @property
     def idle(self) -> int:
-        """Those that can be stopped."""
+        """How many containers can be stopped."""
         return max(0, self.ready - self.waiting)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """What all functions share.
+    """The limits of all functions together.
 
-    `containers` bounds all of them, busy ones too; `memory` (bytes) those that nobody waits for;
-    `starts` how many boot at once if they are ahead of time (an invocation that waits is never
-    held up by others' boots); `idle` (seconds) is how long a container may wait for its use.
+    `containers` counts all containers, busy ones too. `memory` (bytes) is for the containers that
+    no invocation waits for. `starts` is how many boot ahead at once; it never holds up a waiting
+    invocation. `idle` (seconds) is how long a container may wait for a use.
     """
 
     containers: int
@@ -112,7 +112,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """Containers in sum: all of them, those booting, and the bytes of those nobody waits for."""
+    """A sum over functions: containers, those booting ahead, and the bytes of their stock."""
 
     containers: int = 0
     memory: int = 0
@@ -121,10 +121,10 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolState:
-    """What there is to decide about.
+    """The input of a plan.
 
-    After one function's change it is enough to list that one, with the load of the others as
-    `elsewhere`: it gets what there is room for. Only a plan of all takes room from another.
+    After a change it is enough to list the functions that changed, with the load of the others as
+    `elsewhere`. They get the free room; only a plan of all functions takes room from others.
     """
 
     functions: Sequence[Demand]
@@ -142,7 +142,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Destroy the `count` ready containers of a function that have been ready for longest."""
+    """Destroy the `count` oldest ready containers of a function."""
 
     key: str
     count: int
@@ -152,7 +152,7 @@ Action = Start | Stop
 
 
 class _Rank(NamedTuple):
-    """How urgent a container is: the less, the more. `order` compares within one urgency."""
+    """How urgent a container is; lower comes first. `order` compares within one urgency."""
 
     urgency: int
     order: float
@@ -170,7 +170,7 @@ _REASONS: Final[tuple[Reason, ...]] = ("waiting", "minimum", "expected")
 
 
 def plan(state: PoolState, now: float) -> list[Action]:
-    """What to do at `now`: first the stops, then the starts, most urgent first.
+    """The actions at `now`: first the stops, then the starts, most urgent first.
 
     Carried out in this order, nothing exceeds the budget. `now` is on the arrivals' clock.
     """
@@ -191,7 +191,7 @@ def plan(state: PoolState, now: float) -> list[Action]:
         if now >= back_off_until(demand):
             levels = range(demand.stock + 1, max(_minimum(demand), promising) + 1)
             wanted.extend((_rank(demand, level, chances), demand) for level in levels)
-    wanted.sort(key=_rank_of)  # the order of the functions means nothing
+    wanted.sort(key=_rank_of)  # makes the result independent of the functions' order
     wanted.sort(key=lambda item: _turn(item[0], item[1], now))
     ledger.settle()
     starts: list[Action] = [
@@ -203,7 +203,7 @@ def plan(state: PoolState, now: float) -> list[Action]:
 
 
 def load(functions: Iterable[Demand]) -> Load:
-    """What `functions` have in sum."""
+    """The load of `functions` in sum."""
     containers = memory = booting = 0
     for demand in functions:
         containers += demand.containers
@@ -213,7 +213,7 @@ def load(functions: Iterable[Demand]) -> Load:
 
 
 def back_off_until(demand: Demand) -> float:
-    """The time before which nothing is booted ahead for this function; -inf if nothing failed."""
+    """Until when nothing is booted ahead for this function; -inf if no boot failed."""
     if not demand.boot_failures:
         return -inf
     # The exponent is bounded, lest the power overflow.
@@ -222,13 +222,13 @@ def back_off_until(demand: Demand) -> float:
 
 
 def _chances(demand: Demand, budget: Budget, now: float) -> tuple[list[float], int]:
-    """For each level worth keeping, the chance of use within a boot; how many are worth a start."""
+    """The chance of use within a boot, of each level worth keeping; how many are worth a start."""
     if demand.cold_only or budget.idle <= 0:
         return [], 0
     arrivals, boot = demand.arrivals, _boot(demand)
     rent = demand.memory / USUAL_MEMORY / budget.idle
     outlook = arrivals.outlook(now, boot=boot, rent=rent)
-    # The tail of a Poisson distribution at the present rate: learnt more quickly than groups are.
+    # The tail of a Poisson distribution at the present rate: it adapts faster than the groups do.
     mean = arrivals.rate(now) * boot
     term = exp(-mean)
     tail = 1.0 - term
@@ -258,16 +258,16 @@ def _minimum(demand: Demand) -> int:
 
 def _rank(demand: Demand, level: int, chances: Sequence[float]) -> _Rank:
     if level <= demand.min_warm:
-        # Of several on one level, first who uses less: those who use much ask all the time.
+        # Within one level, functions with fewer busy containers come first.
         return _Rank(_MINIMUM, level + min(demand.busy, 999) / 1000, demand.key)
     worth = chances[level - 1] / ((level + demand.busy) * max(1, demand.memory))
     return _Rank(_EXPECTED, -worth, demand.key)
 
 
 def _turn(rank: _Rank, demand: Demand, now: float) -> tuple[float, ...]:
-    """Whose start comes first: what is worth more, and what has waited longer for its turn.
+    """The order of starts: by worth, and by the time since the function's last start.
 
-    Where there are fewer starts than there is to start, everybody has a share in them.
+    So every function gets a share of the starts when there are too few.
     """
     age = max(0.0, now - demand.started_at)
     if rank.urgency == _EXPECTED:
@@ -280,7 +280,7 @@ def _rank_of(item: tuple[_Rank, Demand]) -> _Rank:
 
 
 class _Ledger:
-    """What is left of the budget, and which containers may be stopped to have more."""
+    """The budget that is left, and the containers that may be stopped to get more."""
 
     def __init__(self, state: PoolState) -> None:
         listed, elsewhere = load(state.functions), state.elsewhere
@@ -293,23 +293,23 @@ class _Ledger:
         self._evicted: list[tuple[_Rank, Demand]] = []
 
     def stop(self, demand: Demand) -> None:
-        """One container of this function is worth nothing any more."""
+        """Stop one container of this function: it is worth nothing any more."""
         self._stopped[demand.key] += 1
         self._containers += 1
         self._memory += demand.memory
 
     def may_stop(self, demand: Demand, level: int, chances: Sequence[float]) -> None:
-        """One ready container can be stopped if something more urgent needs its room."""
+        """Note a ready container that may be stopped if something more urgent needs its room."""
         self._kept.append((demand, level, chances))
 
     def settle(self) -> None:
-        """After all containers are known: stop what exceeds the budget."""
+        """Stop what exceeds the budget. Call it after all containers are known."""
         while (self._containers < 0 or self._memory < 0) and self._stoppable:
             self._evict()
 
     def start(self, rank: _Rank, demand: Demand) -> bool:
-        """Take the room for a container, from others if need be; False if there is none."""
-        # One that an invocation waits for is not warm, and is held up by no other's boot.
+        """Take room for a container, from less urgent ones if needed; False if there is none."""
+        # A container for a waiting invocation is not warm stock, and waits for no other boot.
         memory = 0 if rank.urgency == _WAITING else demand.memory
         if (rank.urgency != _WAITING and self._starts <= 0) or not self._fits(rank, memory):
             return False
@@ -322,7 +322,7 @@ class _Ledger:
         return True
 
     def stops(self) -> list[Action]:
-        """All stops, without those that turned out not to be needed."""
+        """All stops that turned out to be needed."""
         for _, demand in sorted(self._evicted, key=_rank_of):
             if _enough(self._containers, self._memory, demand.memory):
                 self._containers -= 1
@@ -332,12 +332,12 @@ class _Ledger:
 
     @cached_property
     def _stoppable(self) -> list[tuple[_Rank, Demand]]:
-        """The least urgent last. Not asked for, and not made, where there is room for all."""
+        """Sorted, least urgent last. Made only when there is not room for all."""
         ranked = [(_rank(demand, level, chances), demand) for demand, level, chances in self._kept]
         return sorted(ranked, key=_rank_of)
 
     def _fits(self, rank: _Rank, memory: int) -> bool:
-        """Whether there is room, or would be with everything less urgent stopped."""
+        """Whether there is room, or would be after stopping everything less urgent."""
         containers, free = self._containers, self._memory
         if _enough(containers, free, memory):
             return True
@@ -355,5 +355,5 @@ class _Ledger:
 
 
 def _enough(containers: int, free: int, memory: int) -> bool:
-    """Whether a container of so much memory fits; one without is not held up by a debt."""
+    """Whether a container of so much memory fits. One that needs none fits beside a debt."""
     return containers >= 1 and (memory == 0 or free >= memory)

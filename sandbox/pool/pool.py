@@ -1,9 +1,8 @@
-"""Instances, kept booted before they are asked, and the queue of those who wait for one.
+"""`Pool`: containers that are booted ahead of requests, and the queue of invocations.
 
-Decisions are made under the lock; what the engine has to do for them is done by the launcher's
-threads. What is to be booted or let go is decided by `sandbox.pool.plan`; this module carries it
-out. `sandbox.pool.idle_listener` hears the instances that nobody uses: when they have booted, and
-when they die.
+`sandbox.pool.plan` decides which containers to start and to stop; this module carries it out. It
+decides under its lock, and leaves all calls to the engine to the launcher's threads. The idle
+listener tells it when an idle container has booted, has written or has died.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A start that takes longer than this, in seconds, does not hold up others.
+# After so many seconds, a start no longer counts against the limit of starts at once.
 _STALLED: Final = 5.0
-# So many functions can be planned at every change; of more, only those that changed.
+# With more functions than this, a change plans only the functions that changed.
 _FEW: Final = 32
 
 
 class LateError(Exception):
-    """The engine took too long; the turn had come at the time `granted_at`."""
+    """The invocation had its turn at `granted_at`, but the engine made no container in time."""
 
     def __init__(self, granted_at: float) -> None:
         super().__init__("no container was made in time")
@@ -54,9 +53,9 @@ class CancelledError(Exception):
 
 
 class Pool:
-    """The instances of all functions. Safe to use from many threads.
+    """The containers of all functions. Safe to use from many threads.
 
-    Without `ahead`, none is booted before somebody waits for it.
+    Without `ahead`, it boots a container only when an invocation waits for one.
     """
 
     def __init__(
@@ -86,22 +85,22 @@ class Pool:
         # The version in force of each function, by name.
         self._versions: dict[str, VersionPool] = {}
         self._running = 0
-        # Who is in a queue, and which of them have not had their turn yet.
+        # Invocations in a queue, and those of them that have not had their turn yet.
         self._queued = 0
         self._waiting = 0
-        # How long an invocation keeps its place, of late.
+        # How long an invocation kept its place lately (smoothed).
         self._hold_seconds: float | None = None
         self._changed: set[str] = set()
         self._closed = False
-        self._idle_listener = IdleListener(overhear=self._overhear, tick=self._tick)
+        self._idle_listener = IdleListener(on_output=self._on_output, on_change=self._on_change)
         launcher.on_removed = self._removed
 
     def acquire(
         self, deployment: Deployment, *, deadline: float, cancellation: Cancellation
     ) -> Steps[Instance]:
-        """An instance of `deployment`, which is the caller's until `release`; it may still boot.
+        """An instance of `deployment` for the caller until `release`. It may still be booting.
 
-        `deadline` is in the time of `time.monotonic`.
+        `deadline` is on the clock of `time.monotonic`.
 
         Raises:
             OverloadedError: the queue is full, or no place came free until the deadline.
@@ -110,30 +109,30 @@ class Pool:
             SandboxError: the engine could not make one.
         """
         with self._lock:
-            version_pool = self._version_pool(deployment)
+            version = self._version_pool(deployment)
             now = time.monotonic()
-            version_pool.arrivals.note(now)
+            version.arrivals.note(now)
             if self._running < self._settings.concurrency and not self._waiting:
-                instance = self._unpark(version_pool)
+                instance = self._unpark(version)
                 if instance is not None:
                     self._running += 1
-                    version_pool.busy += 1
+                    version.busy += 1
                     instance.granted_at = now
                     return instance
-            waiter = self._enqueue(version_pool, now, deadline)
+            waiter = self._enqueue(version, now, deadline)
             self._dispatch()
         wake = waiter.woken.set
         cancellation.on_cancel(wake)
         try:
             yield WaitFor(waiter.woken, deadline)
-        except BaseException:  # Ctrl-C: what was made for it is nobody's now
-            self._leave(version_pool, waiter)
+        except BaseException:  # Ctrl-C: nobody will use the instance that was made for it
+            self._leave(version, waiter)
             if waiter.instance is not None:
-                self.release(waiter.instance, reusable=False, gently=False)
+                self.release(waiter.instance, reusable=False, let_finish=False)
             raise
         finally:
             cancellation.forget(wake)
-        self._leave(version_pool, waiter)
+        self._leave(version, waiter)
         if waiter.instance is not None:
             return waiter.instance
         if waiter.error is not None:
@@ -148,129 +147,127 @@ class Pool:
             hint="try again, or raise `concurrency` in the settings",
         )
 
-    def release(self, instance: Instance, *, reusable: bool, gently: bool) -> None:
-        """Give an instance back: kept if `reusable`, else removed; `gently` lets it end first."""
+    def release(self, instance: Instance, *, reusable: bool, let_finish: bool) -> None:
+        """Give an instance back. It is kept if `reusable`, else removed: see `Launcher.discard`."""
         with self._lock:
-            version_pool = self._version_pools[instance.deployment.key]
+            version = self._version_pools[instance.deployment.key]
             self._running -= 1
-            version_pool.busy -= 1
+            version.busy -= 1
             held = time.monotonic() - instance.granted_at
             self._hold_seconds = smoothed(self._hold_seconds, held)
-            version_pool.run_seconds = smoothed(version_pool.run_seconds, held)
-            kept = reusable and not version_pool.retired and instance.usable
+            version.run_seconds = smoothed(version.run_seconds, held)
+            kept = reusable and not version.retired and instance.usable
             if kept:
                 instance.renew()
-                self._place(version_pool, instance)
+                self._place(version, instance)
             self._dispatch()
-            if not kept:  # one that is kept leaves everything as it was before it was asked
-                self._note_change(version_pool)
-            self._forget_if_empty(version_pool)
+            if not kept:  # an instance that is kept changes nothing that the plan looks at
+                self._note_change(version)
+            self._forget_if_empty(version)
         if not kept:
-            self._launcher.discard(instance, gently=gently)
+            self._launcher.discard(instance, let_finish=let_finish)
 
-    def offer(self, instance: Instance) -> None:
-        """Take an instance that has booted, of what is from now on its function's version."""
+    def add(self, instance: Instance) -> None:
+        """Keep an instance that has booted. Its version serves the function from now on."""
         with self._lock:
-            version_pool = self._version_pool(instance.deployment)
+            version = self._version_pool(instance.deployment)
             kept = self._ahead and not self._closed and instance.usable
             if kept:
-                self._place(version_pool, instance)
-            self._note_change(version_pool)
+                self._place(version, instance)
+            self._note_change(version)
         if not kept:
             self._launcher.discard(instance)
 
-    def keep(self, deployment: Deployment) -> None:
-        """Keep as many of it booted as settings and manifest ask for; it is its version now."""
+    def keep_warm(self, deployment: Deployment) -> None:
+        """Keep as many booted as settings and manifest ask for. This version serves from now on."""
         with self._lock:
             self._note_change(self._version_pool(deployment))
 
     def retain(self, names: Collection[str]) -> None:
-        """There are no functions but these: let go of what is kept for others."""
+        """Remove the idle containers of all other functions: they are gone."""
         with self._lock:
             for name in [name for name in self._versions if name not in names]:
                 self._retire(self._versions.pop(name))
 
     def states(self) -> Mapping[str, Mapping[str, object]]:
-        """Of each function by name: how many containers are ready, boot and are busy, who waits,
-        and why none is booted ahead where that is so."""
+        """By function: how many containers are ready, boot and are busy, how many invocations wait,
+        and why none is booted ahead, if so."""
         with self._lock:
             return {
                 name: {
-                    "version": version_pool.deployment.bundle.digest,
-                    "ready": len(version_pool.ready),
-                    "booting": version_pool.coming,
-                    "busy": version_pool.busy,
-                    "waiting": len(version_pool.waiters),
-                    "cold_only": version_pool.cold_only or None,
-                    "boot_failure": version_pool.failure or None,
+                    "version": version.deployment.bundle.digest,
+                    "ready": len(version.ready),
+                    "booting": version.coming,
+                    "busy": version.busy,
+                    "waiting": len(version.waiters),
+                    "cold_only": version.cold_only or None,
+                    "boot_failure": version.failure or None,
                 }
-                for name, version_pool in self._versions.items()
+                for name, version in self._versions.items()
             }
 
     def close(self) -> None:
-        """Let go of all instances that nobody uses, and start no more. May be called twice."""
+        """Remove all idle instances, and start no more. May be called twice."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            for version_pool in list(self._version_pools.values()):
-                self._retire(version_pool)
+            for version in list(self._version_pools.values()):
+                self._retire(version)
         self._idle_listener.close()
 
-    def _leave(self, version_pool: VersionPool, waiter: Waiter) -> None:
-        """A waiter's wait is over, well or not."""
+    def _leave(self, version: VersionPool, waiter: Waiter) -> None:
+        """Take a waiter out of its queue, whether it got an instance or not."""
         with self._lock:
-            version_pool.waiters.remove(waiter)
+            version.waiters.remove(waiter)
             self._queued -= 1
             if not waiter.granted:
                 self._waiting -= 1
             elif waiter.instance is None:
                 self._running -= 1
                 self._dispatch()
-            self._forget_if_empty(version_pool)
+            self._forget_if_empty(version)
 
-    # Everything below is called with the lock held, but where it says otherwise.
+    # Call everything below with the lock held, unless it says otherwise.
 
     def _version_pool(self, deployment: Deployment) -> VersionPool:
-        """The version_pool of this version, which is in force from now on."""
-        version_pool = self._version_pools.get(deployment.key)
-        if version_pool is None:
-            version_pool = VersionPool(deployment.key, deployment, cold_only=deployment.cold_only)
-            self._version_pools[deployment.key] = version_pool
+        """The pool of this version, which serves the function from now on."""
+        version = self._version_pools.get(deployment.key)
+        if version is None:
+            version = VersionPool(deployment.key, deployment, cold_only=deployment.cold_only)
+            self._version_pools[deployment.key] = version
         name = deployment.function.name
         before = self._versions.get(name)
-        if before is not version_pool:
-            self._versions[name] = version_pool
-            version_pool.retired = False
+        if before is not version:
+            self._versions[name] = version
+            version.retired = False
             if before is not None:
-                # How it is called does not change with its files.
-                version_pool.arrivals, version_pool.boot_seconds = (
-                    before.arrivals,
-                    before.boot_seconds,
-                )
+                # An edit does not change how often a function is called.
+                version.arrivals = before.arrivals
+                version.boot_seconds = before.boot_seconds
                 self._retire(before)
-        return version_pool
+        return version
 
-    def _retire(self, version_pool: VersionPool) -> None:
-        version_pool.retired = True
-        while (instance := self._unpark(version_pool)) is not None:
+    def _retire(self, version: VersionPool) -> None:
+        version.retired = True
+        while (instance := self._unpark(version)) is not None:
             self._launcher.discard(instance)
-        self._forget_if_empty(version_pool)
+        self._forget_if_empty(version)
 
-    def _forget_if_empty(self, version_pool: VersionPool) -> None:
-        if version_pool.retired and not version_pool.containers and not version_pool.waiters:
-            self._version_pools.pop(version_pool.key, None)
+    def _forget_if_empty(self, version: VersionPool) -> None:
+        if version.retired and not version.containers and not version.waiters:
+            self._version_pools.pop(version.key, None)
 
-    def _enqueue(self, version_pool: VersionPool, now: float, deadline: float) -> Waiter:
-        """Have an invocation wait, or refuse it at once where waiting cannot help."""
+    def _enqueue(self, version: VersionPool, now: float, deadline: float) -> Waiter:
+        """Let an invocation wait, or refuse it at once if it would wait in vain."""
         queue = QueueState(
             waiting=self._waiting,
-            waiting_here=sum(not waiter.granted for waiter in version_pool.waiters),
+            waiting_here=sum(not waiter.granted for waiter in version.waiters),
             busy=self._running,
             places=self._settings.concurrency,
-            ready=len(version_pool.ready),
-            boot=version_pool.boot_seconds,
-            run=version_pool.run_seconds,
+            ready=len(version.ready),
+            boot=version.boot_seconds,
+            run=version.run_seconds,
             hold=self._hold_seconds,
         )
         decision = admit(queue, self._limits, time_left=deadline - now)
@@ -281,117 +278,113 @@ class Pool:
                 hint="try again later; the operator can raise `concurrency` or `queue`",
             )
         waiter = Waiter(now)
-        version_pool.waiters.append(waiter)
+        version.waiters.append(waiter)
         self._queued += 1
         self._waiting += 1
         return waiter
 
     def _dispatch(self) -> None:
-        """Give turns to who waits, fewest in use first; and instances to whose turn it is."""
+        """Give turns to waiters, fewest containers in use first; then give out instances."""
         while self._waiting and self._running < self._settings.concurrency:
             waiting = [
-                (version_pool.load, waiter.since, version_pool, waiter)
-                for version_pool in self._version_pools.values()
-                if (
-                    waiter := next(
-                        (item for item in version_pool.waiters if not item.granted), None
-                    )
-                )
+                (version.load, waiter.since, version, waiter)
+                for version in self._version_pools.values()
+                if (waiter := next((item for item in version.waiters if not item.granted), None))
             ]
-            _, _, version_pool, waiter = min(waiting, key=lambda item: item[:2])
+            _, _, version, waiter = min(waiting, key=lambda item: item[:2])
             waiter.granted = True
             waiter.granted_at = time.monotonic()
             self._waiting -= 1
             self._running += 1
         if self._queued:
-            for version_pool in self._version_pools.values():
-                self._serve(version_pool)
+            for version in self._version_pools.values():
+                self._serve(version)
 
-    def _serve(self, version_pool: VersionPool) -> None:
-        """Give instances to whose turn it is; start those that are missing."""
-        while (waiter := version_pool.next_unserved()) is not None:
-            instance = self._unpark(version_pool)
+    def _serve(self, version: VersionPool) -> None:
+        """Give instances to waiters that have their turn; start the ones that are missing."""
+        while (waiter := version.next_unserved()) is not None:
+            instance = self._unpark(version)
             if instance is None:
                 break
-            version_pool.hand(waiter, instance)
-        for _ in range(version_pool.unserved - len(version_pool.launches) - version_pool.overheard):
+            version.assign(waiter, instance)
+        for _ in range(version.unserved - len(version.launches) - version.inspecting):
             if self._containers() >= self._budget.containers:
-                self._note_change(version_pool)  # the plan takes the room from somebody
+                self._note_change(version)  # the plan makes room
                 return
-            self._start(version_pool)
+            self._start(version)
 
     def _containers(self) -> int:
-        in_use = sum(version_pool.containers for version_pool in self._version_pools.values())
+        in_use = sum(version.containers for version in self._version_pools.values())
         return in_use + self._launcher.removing
 
-    def _unpark(self, version_pool: VersionPool) -> Instance | None:
-        instance = version_pool.take()
+    def _unpark(self, version: VersionPool) -> Instance | None:
+        instance = version.take()
         if instance is not None:
-            self._idle_listener.ignore(instance)
+            self._idle_listener.unregister(instance)
         return instance
 
-    def _place(self, version_pool: VersionPool, instance: Instance) -> None:
-        """Give an instance to who waits for one, else keep it."""
-        waiter = version_pool.next_unserved()
+    def _place(self, version: VersionPool, instance: Instance) -> None:
+        """Give an instance to the next waiter; if there is none, keep it."""
+        waiter = version.next_unserved()
         if waiter is not None:
-            version_pool.hand(waiter, instance)
+            version.assign(waiter, instance)
             return
-        version_pool.put(instance)
-        self._idle_listener.listen(instance)
+        version.put(instance)
+        self._idle_listener.register(instance)
 
     def _removed(self) -> None:
-        """A container is gone from the engine, and leaves room; without the lock."""
+        """The engine has removed a container, so there is room. Called without the lock."""
         if self._queued:
             with self._lock:
                 self._dispatch()
 
-    def _start(self, version_pool: VersionPool) -> None:
+    def _start(self, version: VersionPool) -> None:
         now = time.monotonic()
-        version_pool.started_at = now
-        version_pool.launches.append(now)
-        self._launcher.submit(lambda: self._launch(version_pool, now))
+        version.started_at = now
+        version.launches.append(now)
+        self._launcher.submit(lambda: self._launch(version, now))
 
-    def _launch(self, version_pool: VersionPool, since: float) -> None:
-        """Make an instance for the version; in a thread of the launcher's, without the lock."""
+    def _launch(self, version: VersionPool, since: float) -> None:
+        """Make an instance. Called in a thread of the launcher, without the lock."""
         try:
-            instance = self._launcher.launch(version_pool.deployment)
-        except Exception as error:  # the edge of a thread; who waits for it raises it
-            log.debug("could not launch %s", version_pool.deployment.function.name, exc_info=True)
+            instance = self._launcher.launch(version.deployment)
+        except Exception as error:  # the edge of a thread; the waiter raises it
+            log.debug("could not launch %s", version.deployment.function.name, exc_info=True)
             with self._lock:
-                version_pool.launches.remove(since)
-                self._launch_failed(version_pool, error)
+                version.launches.remove(since)
+                self._launch_failed(version, error)
             return
         with self._lock:
-            version_pool.launches.remove(since)
-            wanted = version_pool.next_unserved() is not None
-            kept = wanted or (self._ahead and not version_pool.retired and instance.usable)
+            version.launches.remove(since)
+            wanted = version.next_unserved() is not None
+            kept = wanted or (self._ahead and not version.retired and instance.usable)
             if kept:
-                self._place(version_pool, instance)
+                self._place(version, instance)
             elif instance.failure is not None:
-                version_pool.failed(instance.failure.message, time.monotonic())
-            self._note_change(version_pool)
-            self._forget_if_empty(version_pool)
+                version.failed(instance.failure.message, time.monotonic())
+            self._note_change(version)
+            self._forget_if_empty(version)
         if not kept:
             self._launcher.discard(instance)
 
-    def _launch_failed(self, version_pool: VersionPool, error: Exception) -> None:
-        version_pool.failed(str(error), time.monotonic())
-        waiter = version_pool.next_unserved()
+    def _launch_failed(self, version: VersionPool, error: Exception) -> None:
+        version.failed(str(error), time.monotonic())
+        waiter = version.next_unserved()
         if waiter is not None:
             waiter.error = error
             waiter.woken.set()
-        self._note_change(version_pool)
-        self._forget_if_empty(version_pool)
+        self._note_change(version)
+        self._forget_if_empty(version)
 
-    def _note_change(self, version_pool: VersionPool) -> None:
+    def _note_change(self, version: VersionPool) -> None:
         if self._ahead and not self._closed:
-            self._changed.add(version_pool.key)
+            self._changed.add(version.key)
             self._idle_listener.wake()
 
-    # In the keeper's thread; without the lock.
+    # The idle listener's thread calls these, without the lock.
 
-    def _tick(self, *, everything: bool) -> None:
-        """Plan, for all functions or for those that changed."""
+    def _on_change(self, *, everything: bool) -> None:
+        """Plan all functions, or the ones that changed."""
         try:
             with self._lock:
                 self._expire_boots()
@@ -400,80 +393,75 @@ class Pool:
         except Exception:  # warm containers are a convenience
             log.exception("could not plan the pool")
 
-    def _overhear(self, descriptor: int) -> None:
-        """Take what an instance says that nobody uses."""
+    def _on_output(self, descriptor: int) -> None:
+        """Read what an idle instance wrote."""
         with self._lock:
-            instance = self._idle_listener.heard(descriptor)
+            instance = self._idle_listener.take(descriptor)
             if instance is None:
-                return  # it was taken a moment ago
-            version_pool = self._version_pools[instance.deployment.key]
-            version_pool.drop(instance)
-            version_pool.overheard += 1
+                return  # an invocation got it a moment ago
+            version = self._version_pools[instance.deployment.key]
+            version.drop(instance)
+            version.inspecting += 1
         was_ready = instance.ready
-        instance.overhear()
+        instance.read_idle_output()
         with self._lock:
-            version_pool.overheard -= 1
-            if instance.usable and not instance.spoke_unasked and not version_pool.retired:
+            version.inspecting -= 1
+            if instance.usable and not instance.answered_unasked and not version.retired:
                 if instance.ready and not was_ready:
-                    version_pool.booted(time.monotonic() - instance.created_at)
-                    self._changed.add(version_pool.key)
-                self._place(version_pool, instance)
+                    version.booted(time.monotonic() - instance.created_at)
+                    self._changed.add(version.key)
+                self._place(version, instance)
                 return
-            lost = not version_pool.retired
+            lost = not version.retired
             if lost:
-                self._lose(version_pool, instance, was_ready=was_ready)
-            self._serve(version_pool)
-            self._forget_if_empty(version_pool)
+                self._lose(version, instance, was_ready=was_ready)
+            self._serve(version)
+            self._forget_if_empty(version)
         self._launcher.discard(instance)
-        if lost and version_pool.cold_only:
-            self._cold_functions.add(version_pool.deployment.source_digest, version_pool.cold_only)
+        if lost and version.cold_only:
+            self._cold_functions.add(version.deployment.source_digest, version.cold_only)
 
-    def _lose(self, version_pool: VersionPool, instance: Instance, *, was_ready: bool) -> None:
-        """An instance has died, or spoken out of turn, before it was asked."""
-        self._changed.add(version_pool.key)
-        reason = instance.why_lost
+    def _lose(self, version: VersionPool, instance: Instance, *, was_ready: bool) -> None:
+        """An idle instance has died, or has answered without a request."""
+        self._changed.add(version.key)
+        reason = instance.why_unusable
         if instance.deployment.function.interface == "stdio" and instance.flood is None:
-            version_pool.cold_only = reason
+            version.cold_only = reason
         elif not was_ready:
-            version_pool.failed(reason, time.monotonic())
+            version.failed(reason, time.monotonic())
 
     def _expire_boots(self) -> None:
-        """Let go of what takes too long to boot."""
+        """Remove instances that take too long to boot."""
         now = time.monotonic()
-        for version_pool in list(self._version_pools.values()):
-            while version_pool.booting and version_pool.booting[0].boot_deadline <= now:
-                instance = version_pool.booting.popleft()
-                self._idle_listener.ignore(instance)
-                version_pool.failed(instance.why_lost, now)
+        for version in list(self._version_pools.values()):
+            while version.booting and version.booting[0].boot_deadline <= now:
+                instance = version.booting.popleft()
+                self._idle_listener.unregister(instance)
+                version.failed(instance.why_unusable, now)
                 self._launcher.discard(instance)
 
     def _carry_out(self, *, everything: bool) -> None:
-        """Plan, and do it; with the lock."""
-        version_pools = list(self._version_pools.values())
+        """Plan, and carry it out. Called with the lock held."""
+        versions = list(self._version_pools.values())
         elsewhere = Load()
         demands = {
-            version_pool.key: version_pool.demand(self._settings.pool.max_warm)
-            for version_pool in version_pools
+            version.key: version.demand(self._settings.pool.max_warm) for version in versions
         }
-        if not everything and len(version_pools) > _FEW:
+        if not everything and len(versions) > _FEW:
             elsewhere = load(demands[key] for key in demands.keys() - self._changed)
             demands = {key: demands[key] for key in demands.keys() & self._changed}
         self._changed.clear()
         now = time.monotonic()
-        # An engine may leave one start unanswered for long: others are not to wait for it.
-        stalled = sum(
-            now - since > _STALLED
-            for version_pool in version_pools
-            for since in version_pool.launches
-        )
+        # An engine may take long to answer one start; other starts do not wait for it.
+        stalled = sum(now - since > _STALLED for version in versions for since in version.launches)
         budget = replace(self._budget, starts=self._budget.starts + stalled)
         state = PoolState(functions=list(demands.values()), budget=budget, elsewhere=elsewhere)
         for action in plan(state, now):
-            version_pool = self._version_pools[action.key]
+            version = self._version_pools[action.key]
             if isinstance(action, Start):
-                self._start(version_pool)
+                self._start(version)
                 continue
             for _ in range(action.count):
-                instance = self._unpark(version_pool)
+                instance = self._unpark(version)
                 if instance is not None:
                     self._launcher.discard(instance)

@@ -1,6 +1,6 @@
-"""What the pool keeps for one version of a function: its containers, and who waits for one.
+"""One version of a function in the pool: its containers, and the invocations that wait.
 
-Only data, and what follows from it; `sandbox.pool.pool` holds the lock.
+Data only; `Pool` holds the lock.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from sandbox.containers.instance import Instance
     from sandbox.deploy.deployer import Deployment
 
-# How much the latest time counts in a smoothed one.
+# The weight of the latest time in a smoothed time.
 _SMOOTHING = 0.3
 
 
 def smoothed(before: float | None, latest: float) -> float:
-    """A time of late: `latest`, and what it was `before`."""
+    """Exponential smoothing of times: `before` is the smoothed time so far."""
     return latest if before is None else before + _SMOOTHING * (latest - before)
 
 
@@ -39,7 +39,7 @@ class Waiter:
 
     @property
     def served(self) -> bool:
-        """Whether the wait is over."""
+        """Whether it has an instance, or an error."""
         return self.instance is not None or self.error is not None
 
 
@@ -47,9 +47,9 @@ class Waiter:
 class VersionPool:
     """The instances of one deployment. `key` is the deployment's.
 
-    `launches` are those that the engine makes, by the time of `time.monotonic` when that began;
-    `overheard` counts those that a thread looks at just now. A `retired` version gets no more of
-    them: another version has taken its place.
+    `launches` are the times (`time.monotonic`) at which the engine was asked for instances that it
+    has not made yet. `inspecting` counts the idle instances whose output a thread reads just now.
+    A `retired` version gets no more instances: another version has taken its place.
     """
 
     key: str
@@ -59,7 +59,7 @@ class VersionPool:
     booting: deque[Instance] = field(default_factory=deque)
     waiters: deque[Waiter] = field(default_factory=deque)
     launches: list[float] = field(default_factory=list)
-    overheard: int = 0
+    inspecting: int = 0
     busy: int = 0
     boot_seconds: float | None = None
     run_seconds: float | None = None
@@ -72,70 +72,70 @@ class VersionPool:
 
     @property
     def coming(self) -> int:
-        """Those that are not ready yet."""
-        return len(self.booting) + len(self.launches) + self.overheard
+        """How many instances are not ready yet."""
+        return len(self.booting) + len(self.launches) + self.inspecting
 
     @property
     def containers(self) -> int:
-        """All it has, whatever they do."""
+        """How many instances it has, in any state."""
         return len(self.ready) + self.coming + self.busy
 
     @property
     def unserved(self) -> int:
-        """Invocations whose turn it is and that have no instance yet."""
+        """How many invocations have their turn and no instance yet."""
         return sum(waiter.granted and not waiter.served for waiter in self.waiters)
 
     @property
     def load(self) -> int:
-        """Its share of what runs: the less, the sooner it is its turn."""
+        """Its share of what runs. The version with the lowest gets the next turn."""
         return self.busy + self.unserved
 
     def take(self) -> Instance | None:
-        """The instance that has waited for longest, else one that boots."""
+        """The instance that has been ready for longest, else one that boots."""
         if self.ready:
             return self.ready.popleft()
         return self.booting.popleft() if self.booting else None
 
     def put(self, instance: Instance) -> None:
-        """Keep an instance that nobody uses."""
-        if instance.asked:
-            self.ready.appendleft(instance)  # those that were never asked stay what they are
+        """Keep an idle instance."""
+        if instance.requests:
+            self.ready.appendleft(instance)  # the fresh ones stay fresh
         else:
             (self.ready if instance.ready else self.booting).append(instance)
 
     def drop(self, instance: Instance) -> None:
-        """Take out an instance that nobody uses."""
+        """Take out an idle instance."""
         for kept in (self.ready, self.booting):
             if instance in kept:
                 kept.remove(instance)
 
-    def hand(self, waiter: Waiter, instance: Instance) -> None:
-        """Give an instance, which nobody uses, to who waits for one."""
+    def assign(self, waiter: Waiter, instance: Instance) -> None:
+        """Give an idle instance to a waiter."""
         self.busy += 1
         instance.granted_at = waiter.granted_at
         waiter.instance = instance
         waiter.woken.set()
 
     def next_unserved(self) -> Waiter | None:
-        """The invocation that gets the next instance."""
+        """The waiter that gets the next instance."""
         return next((item for item in self.waiters if item.granted and not item.served), None)
 
     def booted(self, seconds: float) -> None:
-        """A boot went well."""
+        """Note a boot that went well, and how long it took."""
         self.boot_seconds = smoothed(self.boot_seconds, seconds)
         self.boot_failures = 0
         self.failure = ""
 
     def failed(self, reason: str, now: float) -> None:
-        """A boot ahead of time failed."""
+        """Note a boot that failed."""
         self.boot_failures += 1
         self.failed_at = now
         self.failure = reason
 
     def demand(self, max_warm: int) -> Demand:
-        """What `sandbox.pool.plan` decides by."""
+        """The input of `sandbox.pool.plan` for this version."""
         policy = self.deployment.policy
-        # Containers that serve several requests come back: none has to be booted in their place.
+        # A container that serves several requests comes back, so it needs no replacement.
         returning = self.busy if self.deployment.reuse > 1 else 0
         return Demand(
             key=self.key,

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     from sandbox.functions.function import Function
     from sandbox.models import FunctionResponse
     from sandbox.server.auth.callers import Caller
-    from sandbox.server.http.schemas import Function as FunctionDocument
-    from sandbox.server.http.schemas import FunctionDetails, Functions, Pools
+    from sandbox.server.http.schemas import (
+        FunctionDetails,
+        Functions,
+        FunctionSummary,
+        Pools,
+    )
     from sandbox.server.service import Service
 
 # How a trusted caller says for whom it calls: `context.auth`, as JSON.
@@ -167,7 +171,7 @@ async def reload(request: Request, caller: Caller, service: Service) -> Response
     return await list_functions(request, caller, service)
 
 
-def _summary(function: Function) -> FunctionDocument:
+def _summary(function: Function) -> FunctionSummary:
     return {
         "name": function.name,
         "runtime": function.runtime,

@@ -127,7 +127,7 @@ def _entry(operation: Operation, *, guarded: bool) -> Json:
 
 
 def _refusal(status: int) -> Json:
-    shown = answer(REFUSALS[status], {MEDIA_TYPE: {"schema": ref("Problem")}})
+    shown = answer(REFUSALS[status], {MEDIA_TYPE: {"schema": ref("ProblemDocument")}})
     return shown | ({"headers": _WAIT} if status in (429, 503) else {})
 
 

@@ -44,7 +44,7 @@ _RESPONSE: Final = json_of(ref("FunctionResponse"))
 _EXECUTION: Final = json_of(ref("Execution"))
 _FUNCTIONS: Final = {200: answer("The functions.", json_of(ref("Functions")))}
 _NOT_ANSWERED: Final = {status: answer(text, _RESPONSE) for status, text in FAILURES.items()}
-_OR_A_PROBLEM: Final = {MEDIA_TYPE: {"schema": ref("Problem")}}
+_OR_A_PROBLEM: Final = {MEDIA_TYPE: {"schema": ref("ProblemDocument")}}
 _WEBHOOK: Final[dict[str, Any]] = {
     "method": "POST",
     "endpoint": OpenEndpoint(webhooks.receive, held=True),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
 
-    from sandbox.server.http.schemas import Problem
+    from sandbox.server.http.schemas import ProblemDocument
 
 MEDIA_TYPE: Final = "application/problem+json"
 _OURS: Final = frozenset({Code.INTERNAL, Code.ENGINE_UNAVAILABLE, Code.DATABASE_UNAVAILABLE})
@@ -69,7 +69,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A problem document: the fields of RFC 9457, then those of the contract."""
-    document: Problem = {
+    document: ProblemDocument = {
         "type": f"urn:alyx-sandbox:error:{error.code}",
         "title": CODES[Code(error.code)].meaning,
         "status": status,

@@ -31,7 +31,7 @@ _closed: Final = with_config(ConfigDict(extra="forbid"))
 
 
 @_closed
-class Function(TypedDict):
+class FunctionSummary(TypedDict):
     """A function in a list."""
 
     name: str
@@ -43,7 +43,7 @@ class Function(TypedDict):
 
 
 @_closed
-class FunctionDetails(Function):
+class FunctionDetails(FunctionSummary):
     """A function by itself. `env` has the names of its variables only."""
 
     version: str | None
@@ -55,7 +55,7 @@ class FunctionDetails(Function):
 class Functions(TypedDict):
     """The functions, and what is wrong with the others."""
 
-    functions: list[Function]
+    functions: list[FunctionSummary]
     problems: list[Json]
 
 
@@ -101,7 +101,7 @@ class Token(TypedDict):
 
 
 @_closed
-class Problem(TypedDict):
+class ProblemDocument(TypedDict):
     """RFC 9457, with the fields that a response has too."""
 
     type: str
@@ -116,7 +116,7 @@ class Problem(TypedDict):
 
 _SENT: Final = (
     FunctionResponse, Execution, FunctionDetails, Functions, Pools, Executions, Health, Ready,
-    Token, Problem,
+    Token, ProblemDocument,
 )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _adapt(found: dict[str, Json]) -> None:
         name for name in response["properties"] if name not in ("output", "error")
     ]
     response["oneOf"] = [{"required": ["output"]}, {"required": ["error"]}]
-    found["Problem"]["properties"]["error"] = ref("FunctionError")
+    found["ProblemDocument"]["properties"]["error"] = ref("FunctionError")
     execution = found["Execution"]
     for name in EXECUTION_TIMES:
         nullable = "anyOf" in execution["properties"][name]

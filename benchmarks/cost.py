@@ -1,6 +1,6 @@
 """Suite `cost`: the CPU time that the executor itself takes for an invocation.
 
-No container runs: the engine is `benchmarks.fake_engine`, whose containers answer at once, so what
+No container runs: the engine is `sandbox.testing`'s, whose containers answer at once, so what
 is left is the work of this process. Garbage collection counts.
 
     invoking thread   `Sandbox.invoke` alone, as the CPU time of the thread that calls it
@@ -19,9 +19,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.context import FUNCTIONS, Context, call, ready, wait_for
-from benchmarks.fake_engine import FakeEngine
 from benchmarks.peers import bare_loop
 from sandbox import Sandbox
+from sandbox.testing import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

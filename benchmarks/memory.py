@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.context import FUNCTIONS, call, ready, wait_for
-from benchmarks.fake_engine import FakeEngine
 from sandbox import Sandbox, Settings
+from sandbox.testing import FakeEngine
 
 if TYPE_CHECKING:
     from benchmarks.context import Context

@@ -1,4 +1,4 @@
-"""The benchmarks' harness: statistics, tables, marks; and the fake engine behind a real Sandbox."""
+"""The benchmarks' harness: statistics, tables, marks; and its functions, on the fake engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.context import FUNCTIONS, ready, wait_for
-from benchmarks.fake_engine import FakeEngine
 from benchmarks.interleave import NotCountedError, Way, interleaved
 from benchmarks.marks import Mark, marks
 from benchmarks.series import Results
@@ -18,6 +17,7 @@ from benchmarks.stats import interval, median, quantile, summarise
 from benchmarks.summary import summaries
 from benchmarks.table import WIDTH, number, render
 from sandbox import Sandbox, Settings
+from sandbox.testing import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.context import FUNCTIONS, ready
-from benchmarks.fake_engine import FakeContainer, FakeEngine
 from sandbox import (
     EngineUnavailableError,
     FunctionResponse,
@@ -29,13 +28,14 @@ from sandbox import (
 from sandbox.call import Call
 from sandbox.engine.steps import LIGHT, Blocking
 from sandbox.server.dispatch.loop_runner import LoopRunner
+from sandbox.testing import FakeContext, FakeEngine, FakeFunction, FakeProcess
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sandbox.engine.base import Chunk, ContainerSpec, EngineInfo, Exit, Image
+    from sandbox.engine.base import Chunk, Container, ContainerSpec, EngineInfo, Exit, Image
     from sandbox.engine.steps import Step, Steps
 
 # How long the loop may leave a blocked call waiting, in seconds. It turns within milliseconds.
@@ -89,92 +89,105 @@ class Loop:
         self._entries = 0
 
 
-class BlockingContainer(FakeContainer):
-    """A container whose calls block; what its function does stands in the request."""
+class BlockingContainer:
+    """A container whose calls block."""
 
-    _engine: BlockingEngine
-    _hangs = _fails = False
-    _unsent = b""
+    def __init__(self, container: Container, loop: Loop) -> None:
+        self._container = container
+        self._loop = loop
+        self._fails = False
+        self._unsent = b""
+
+    @property
+    def id(self) -> str:
+        return self._container.id
 
     def start(self) -> None:
-        self._engine.loop.wait("start")
-        self._log(self._engine.entries_at_boot)
-        super().start()
+        self._loop.wait("start")
+        self._container.start()
 
     def send(self, data: bytes, *, end: bool = False) -> None:
         if len(data) > LIGHT:
-            self._engine.loop.wait("send")
+            self._loop.wait("send")
+        self._fails = b'"fail"' in data
         if b'"slow"' in data:
             self._unsent = data
         else:
-            super().send(data, end=end)
+            self._container.send(data, end=end)
 
     @property
     def sending(self) -> bool:
         return bool(self._unsent)
 
+    @property
+    def received(self) -> bool:
+        return self._container.received
+
+    def fileno(self) -> int:
+        return self._container.fileno()
+
     def receive(self, deadline: float) -> Chunk | None:
         if deadline and not self.received:
-            self._engine.loop.wait("receive")
+            self._loop.wait("receive")
             data, self._unsent = self._unsent, b""
-            super().send(data, end=bool(data))
+            self._container.send(data, end=bool(data))
         if self._fails:
             raise EngineUnavailableError("the stream was cut")
-        return super().receive(deadline)
+        return self._container.receive(deadline)
 
     def kill(self) -> None:
-        self._engine.loop.wait("kill")
-        super().kill()
+        self._loop.wait("kill")
+        self._container.kill()
 
     def wait(self, timeout: float) -> Exit:
-        self._engine.loop.wait("wait")
-        return super().wait(timeout)
+        self._loop.wait("wait")
+        return self._container.wait(timeout)
+
+    def close(self) -> None:
+        self._container.close()
 
     def remove(self) -> None:
-        self._engine.loop.wait("remove")
-        super().remove()
-
-    def _answer(self, request: Any) -> None:
-        does = request["input"]
-        self._log(does.get("log", 0))
-        self._hangs, self._fails = does.get("hang", False), does.get("fail", False)
-        if does.get("die"):
-            super().kill()
-        elif not self._hangs:
-            super()._answer(request)
-
-    def _end(self, exit_code: int) -> None:
-        if not self._hangs and self._exit_code is None:
-            super()._end(exit_code)
-
-    def _log(self, entries: int) -> None:
-        for _ in range(entries):
-            self._say("stderr", "a line\n")
+        self._loop.wait("remove")
+        self._container.remove()
 
 
 class BlockingEngine(FakeEngine):
-    """An engine whose calls block."""
+    """An engine whose calls block. Its functions log `entries_at_boot` lines when they boot."""
 
-    entries_at_boot = 0
+    def __init__(self, loop: Loop, *, entries_at_boot: int) -> None:
+        def boot(process: FakeProcess) -> None:
+            log(process, entries_at_boot)
 
-    def __init__(self, loop: Loop) -> None:
-        super().__init__()
+        super().__init__(default=FakeFunction(answer=act, boot=boot))
         self.loop = loop
 
     def info(self) -> EngineInfo:
         self.loop.wait("info")
         return super().info()
 
-    def image(self, name: str) -> Image | None:
+    def image(self, reference: str) -> Image | None:
         self.loop.wait("image")
-        return super().image(name)
+        return super().image(reference)
 
-    def create(self, spec: ContainerSpec) -> FakeContainer:
+    def create(self, spec: ContainerSpec) -> Any:
         self.loop.wait("create")
-        container = BlockingContainer(self, f"blocking-{self.created}", spec)
-        self.created += 1
-        self._containers[container.id] = container
-        return container
+        return BlockingContainer(super().create(spec), self.loop)
+
+
+def act(ctx: FakeContext) -> Any:
+    """What the function does stands in its input."""
+    log(ctx.process, ctx.input.get("log", 0))
+    if ctx.input.get("die"):
+        ctx.process.die(with_init=True)
+    if ctx.input.get("hang"):
+        ctx.process.stall()
+    return ctx.input
+
+
+def log(process: FakeProcess, entries: int) -> None:
+    """Write entries one by one: each is a chunk of its own."""
+    for _ in range(entries):
+        process.write("a line\n", "stderr")
 
 
 def unmarked(steps: Steps[FunctionResponse]) -> Steps[FunctionResponse]:
@@ -226,8 +239,7 @@ def outcome(
 ) -> tuple[str | None, list[str]]:
     """Run the invocation in an event loop: its code, and what has stopped the loop."""
     loop = Loop()
-    engine = BlockingEngine(loop)
-    engine.entries_at_boot = case.boot
+    engine = BlockingEngine(loop, entries_at_boot=case.boot)
     settings = Settings.model_validate({"store": store, "pool": {"min_warm": 1}})
     call = Call(function="python-handler", input=case.input, timeout=case.timeout)
 

@@ -1,0 +1,142 @@
+"""What a fake container does that serves a function."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from sandbox.errors import Code
+from sandbox.models import FunctionError
+
+if TYPE_CHECKING:
+    from sandbox.engine.base import ContainerSpec
+    from sandbox.testing.process import FakeProcess
+
+Answer: TypeAlias = Callable[["FakeContext"], Any]
+Boot: TypeAlias = Callable[["FakeProcess"], object]
+# A method of `sandbox.engine.base.Engine`, or one of `Container`.
+Operation = Literal[
+    "info", "create", "containers", "image", "start", "receive", "kill", "wait", "remove"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeFunction:
+    """How the containers of a function behave.
+
+    `answer` is called with each request, in the thread of its container: what it returns is the
+    output, a `FunctionError` is a failure; what it raises is handled as the bootstrap, or for a
+    stdio function the interpreter, would. Without it, the output is the input, at once.
+    `boot` is called when a container starts: it may take its time, write, end, or raise what
+    importing the function raises.
+    `failures` and `delays` (in seconds) are of the engine's calls for these containers, by name:
+    `create`, `start`, `receive`, `kill`, `wait`, `remove`.
+    """
+
+    answer: Answer | None = None
+    boot: Boot | None = None
+    failures: Mapping[Operation, Exception] = field(default_factory=dict)
+    delays: Mapping[Operation, float] = field(default_factory=dict)
+
+
+class FakeContext:
+    """One request, with all that a Python handler's `ctx` has; and the `process` that serves it."""
+
+    def __init__(self, request: Mapping[str, Any], process: FakeProcess) -> None:
+        context: Mapping[str, Any] = request.get("context", {})
+        self.input: Any = request["input"]
+        self.auth: Any = context.get("auth")
+        self.env: Mapping[str, str] = context.get("env", {})
+        self.request_id: str = request["request_id"]
+        self.function: str = request["function"]
+        self.alyx_url: str = context.get("alyx_url", "")
+        self.internal_token: str = context.get("internal_token", "")
+        self.log = FakeLog(process)
+        self.process = process
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self)[name]
+
+
+class FakeLog:
+    """`ctx.log`: entries for the invocation's log."""
+
+    def __init__(self, process: FakeProcess) -> None:
+        self._process = process
+
+    def debug(self, message: object, data: object = None) -> None:
+        self._process.log("debug", message, data)
+
+    def info(self, message: object, data: object = None) -> None:
+        self._process.log("info", message, data)
+
+    def warn(self, message: object, data: object = None) -> None:
+        self._process.log("warn", message, data)
+
+    def error(self, message: object, data: object = None) -> None:
+        self._process.log("error", message, data)
+
+
+class FunctionProgram:
+    """The program of a container that serves `function`."""
+
+    def __init__(self, function: FakeFunction, spec: ContainerSpec) -> None:
+        self._answer = function.answer or (lambda ctx: ctx.input)
+        self._boot = function.boot
+        self._handler = "--handler" in spec.command
+        self._announce = "--announce" in spec.command
+        # Whether nothing in it can take long, so that no thread is needed.
+        self.instant = function.answer is None and function.boot is None
+
+    def start(self, process: FakeProcess) -> None:
+        if self._boot is not None:
+            try:
+                self._boot(process)
+            except Exception as error:  # the function's own
+                process.write(_trace(error), "stderr")
+                if self._handler:
+                    process.write(
+                        json.dumps({"type": "init_error", "error": _document(error)}) + "\n"
+                    )
+                process.exit(1)
+        if self._handler:
+            process.write('{"type":"ready"}\n')
+        elif self._announce:
+            process.tell({"ready": True})
+
+    def take(self, process: FakeProcess, line: bytes) -> None:
+        """A line came on stdin: a request."""
+        request = json.loads(line)
+        response: dict[str, Any] = {"request_id": request["request_id"], "success": True}
+        try:
+            output = self._answer(FakeContext(request, process))
+            if isinstance(output, FunctionError):
+                process.respond(response | {"success": False, "error": output.to_dict()})
+            else:
+                process.respond(response | {"output": output})
+        except Exception as error:  # the function's own, or its output is no JSON
+            process.write(_trace(error), "stderr")
+            if not self._handler:
+                process.exit(1)
+            process.respond(response | {"success": False, "error": _document(error)})
+
+    def end(self, process: FakeProcess) -> None:
+        """Its stdin has ended."""
+        process.exit()
+
+
+def _document(error: Exception) -> dict[str, Any]:
+    """The error of a handler that raised this; see `describe` in images/python/bootstrap.py."""
+    code = getattr(error, "code", None)
+    return {
+        "code": code if isinstance(code, str) and code else Code.FUNCTION_ERROR,
+        "message": str(error) or type(error).__name__,
+        "details": getattr(error, "details", {}),
+    }
+
+
+def _trace(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - `tables` reads the types of fields
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 from sandbox.call import Trigger  # noqa: TC001 - the same
 
@@ -55,6 +55,14 @@ class Execution:
     def ended(self) -> bool:
         """Whether its status is final, unless somebody retries a dead one."""
         return self.status in ENDED
+
+
+# The fields that are times.
+TIMES: Final = frozenset(
+    name
+    for name, kind in get_type_hints(Execution, include_extras=True).items()
+    if kind in (Timestamp, Timestamp | None)
+)
 
 
 @dataclass(frozen=True, kw_only=True)

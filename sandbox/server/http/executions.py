@@ -1,4 +1,4 @@
-"""Executions over HTTP: their record, their logs, and an end to them."""
+"""Executions over HTTP: list, show, cancel, retry, and their logs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from sandbox.errors import ForbiddenError, InvalidRequestError
-from sandbox.executions.model import Execution, ExecutionQuery, Status
+from sandbox.executions.model import TIMES, Execution, ExecutionQuery, Status
 from sandbox.executions.queries import MOST_LISTED
 from sandbox.server.http.event_streams import event_response, log_events
-from sandbox.server.http.schemas import EXECUTION_TIMES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -33,7 +32,7 @@ def to_document(execution: Execution) -> dict[str, Any]:
     document: dict[str, Any] = {}
     for name in _FIELDS:
         value = getattr(execution, name)
-        if name in EXECUTION_TIMES and value is not None:
+        if name in TIMES and value is not None:
             moment = datetime.fromtimestamp(value, UTC)
             value = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         document[name] = value
@@ -43,7 +42,7 @@ def to_document(execution: Execution) -> dict[str, Any]:
 
 
 def accepted(execution: Execution) -> Response:
-    """202: it is on record, and runs some time."""
+    """202: the execution is on record, and will run."""
     return JSONResponse(
         to_document(execution),
         HTTPStatus.ACCEPTED,
@@ -52,12 +51,12 @@ def accepted(execution: Execution) -> Response:
 
 
 def own_patience(service: Service) -> float:
-    """For how long a client may leave a stream unread, in seconds."""
+    """How long a client may leave a stream unread, in seconds."""
     return service.settings.server.patience
 
 
 async def list_executions(request: Request, caller: Caller, service: Service) -> Response:
-    """`GET /api/executions`: of all, for who may read; else the caller's own."""
+    """`GET /api/executions`: all, for callers with the scope `read`; else the caller's own."""
     query = request.query_params
     if any("\0" in value for value in query.values()):  # no text for a database
         raise InvalidRequestError("a parameter has a NUL in it")
@@ -116,7 +115,7 @@ async def logs(request: Request, caller: Caller, service: Service) -> Response:
 
 
 async def _find(request: Request, caller: Caller, service: Service) -> Execution:
-    """The execution that the path names; for others than its caller and readers there is none."""
+    """The execution that the path names. Only its caller and readers may know of it."""
     id = request.path_params["id"]  # noqa: A001 - the field's name
     if not _ID.fullmatch(id):
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such execution")

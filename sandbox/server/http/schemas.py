@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
 from sandbox.errors import CODES, Code
-from sandbox.executions.model import Execution
+from sandbox.executions.model import TIMES, Execution
 from sandbox.models import AuthContext, FunctionResponse
 
 Json = dict[str, Any]
@@ -22,8 +22,6 @@ Json = dict[str, Any]
 OBJECT: Final[Json] = {"type": "object"}
 TEXT: Final[Json] = {"type": "string"}
 _TIME: Final[Json] = {"type": "string", "format": "date-time"}
-# The fields of an execution that are times: RFC 3339 in documents.
-EXECUTION_TIMES: Final = ("created_at", "started_at", "ended_at", "due_at")
 
 
 # A document with the fields that it lists, and no others.
@@ -172,7 +170,7 @@ def _adapt(found: dict[str, Json]) -> None:
     response["oneOf"] = [{"required": ["output"]}, {"required": ["error"]}]
     found["ProblemDocument"]["properties"]["error"] = ref("FunctionError")
     execution = found["Execution"]
-    for name in EXECUTION_TIMES:
+    for name in TIMES:  # RFC 3339 in documents
         nullable = "anyOf" in execution["properties"][name]
         execution["properties"][name] = {"anyOf": [_TIME, {"type": "null"}]} if nullable else _TIME
     # It is kept of those executions that nobody waited for.

@@ -1,4 +1,4 @@
-"""`Sandbox`: the library behind one object."""
+"""`Sandbox`: the library's one object."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class Sandbox:
             response = sandbox.invoke("hello", {"name": "World"})
 
     A context manager: leaving it waits until every container is removed. Safe to use from many
-    threads. `engine` replaces the Docker engine that the settings name; whoever hands one in
-    closes it. Without `warm`, no container is booted before it is asked for. `tokens`, such as
-    `sandbox.tokens.Tokens`, gives each invocation its `context.internal_token`, else it is empty.
+    threads. `engine` replaces the Docker engine that the settings name; its owner closes it.
+    Without `warm`, no container boots before a request needs it. `tokens`, such as
+    `sandbox.tokens.Tokens`, makes each invocation's `context.internal_token`, which is empty
+    without it. `registrar` is told which events the manifests ask for.
 
     Raises:
         InvalidSettingsError: the settings or the secrets file cannot be used.
@@ -113,17 +114,17 @@ class Sandbox:
 
     @property
     def functions(self) -> Mapping[str, Function]:
-        """The functions by name, as they were found by the last `reload` or at the start."""
+        """The functions by name, as the last `reload` has found them."""
         return self._registry.functions
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """The operator's secrets by name, as they were read at the start."""
+        """The operator's secrets by name, as they were when this object was made."""
         return self._secrets
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """What is wrong with the functions' directory; functions without problems run."""
+        """What is wrong in the functions' directory. Functions without problems run."""
         return self._registry.problems
 
     def function(self, name: str) -> Function:
@@ -135,10 +136,10 @@ class Sandbox:
         return self._registry.get(name)
 
     def reload(self) -> None:
-        """Look at the functions' directory again. Invocations under way are not disturbed.
+        """Read the functions' directory again. Running invocations are not disturbed.
 
-        From then on a function that has changed is served as it is now; or, once `prepare` has
-        been used, as it was until `prepare` has put the new version into service.
+        A function that has changed is deployed anew by its next invocation. If `prepare` has ever
+        been used, the old version serves until `prepare` replaces it.
         """
         self._registry.reload()
         self._deployer.retain(self.functions)
@@ -187,8 +188,8 @@ class Sandbox:
         Raises:
             FunctionNotFoundError, InvalidManifestError: see `invoke`.
             BuildFailedError: it cannot be built; the version before it goes on serving.
-            BootFailedError: it does not boot; the same.
-            SandboxError: the platform could not.
+            BootFailedError: it does not boot; the version before it goes on serving.
+            SandboxError: the platform could not do it.
         """
         self._deployer.rolled = True
         function = self._registry.get(name)
@@ -203,35 +204,35 @@ class Sandbox:
         self._pool.add(instance)
 
     def warm(self, name: str) -> None:
-        """Build a function if need be; from then on as many containers are kept booted as asked.
+        """Build a function if necessary, and keep as many containers booted as its manifest asks.
 
         Raises: see `build`.
         """
         self._pool.keep_warm(self._deployer.deploy(self._registry.get(name)))
 
     def build(self, name: str) -> str:
-        """Build a function as it is now and install what it depends on; its version.
+        """Build a function as it is now, install its dependencies, and return its version.
 
-        Nothing of it runs but its build, and what serves it meanwhile goes on.
+        Only its build runs. The version in service goes on serving.
 
         Raises:
             FunctionNotFoundError, InvalidManifestError: see `invoke`.
             BuildFailedError: it cannot be built.
-            SandboxError: the platform could not.
+            SandboxError: the platform could not do it.
         """
         return self._deployer.deploy_anew(self._registry.get(name)).bundle.digest
 
     def stop_building(self) -> None:
-        """Stop what is being built, and build no more; whoever waits for it gets BUILD_FAILED."""
+        """Stop all builds, and build no more. Callers that wait for a build get BUILD_FAILED."""
         self._builder.stop()
 
     def pool_states(self) -> Mapping[str, Mapping[str, object]]:
-        """By function, how many containers are ready, boot and are busy, and who waits."""
+        """By function, how many containers are ready, booting and busy, and how many calls wait."""
         return self._pool.states()
 
     def invoke(  # noqa: PLR0913 - public; behind it, a `Call` carries them
         self,
-        function: str | Function,
+        name: str | Function,
         input: Mapping[str, Any] | None = None,  # noqa: A002 - the contract's word
         *,
         auth: AuthContext | Mapping[str, Any] | None = None,
@@ -243,7 +244,7 @@ class Sandbox:
     ) -> FunctionResponse:
         """Run a function once and return its response, successful or not.
 
-        `function` is the name of one in the directory, or one that
+        In place of a name, it takes a function that
         `sandbox.functions.discovery.function_from_path` has made of a file. `files` are added to
         the input as `_files`. `timeout`, in seconds, replaces the function's own, up to the
         operator's ceiling. `on_log` is called with each log entry as it comes; `cancellation` ends
@@ -251,23 +252,23 @@ class Sandbox:
 
         Raises:
             FunctionNotFoundError: there is no such function; near names are in the message.
-            InvalidManifestError: there is, and its manifest has problems.
+            InvalidManifestError: its manifest has problems.
             InvalidRequestError: the input is not a JSON object, or too large.
             PolicyRefusedError: the operator's settings do not allow it.
-            RuntimeNotAvailableError: an image is missing; says which command builds it.
-            OverloadedError: no place came free within the deadline.
+            RuntimeNotAvailableError: an image is missing; its hint says how to build it.
+            OverloadedError: no container came free within the deadline.
             EngineUnavailableError: the container engine cannot be reached.
         """
-        given = function if isinstance(function, Function) else self.function(function)
+        function = name if isinstance(name, Function) else self.function(name)
         call = Call(
-            function=given.name,
+            function=function.name,
             input={} if input is None else input,
             auth=auth.model_dump() if isinstance(auth, AuthContext) else auth,
             files=[file.model_dump() for file in files],
             timeout=timeout,
             request_id=request_id,
         )
-        steps = self.steps(call, function=given, on_log=on_log, cancellation=cancellation)
+        steps = self.steps(call, function=function, on_log=on_log, cancellation=cancellation)
         return run_steps(steps)
 
     def steps(
@@ -296,7 +297,7 @@ class Sandbox:
         return response
 
     def _reap_once(self) -> None:
-        """Clear what an earlier process left behind, once, off the path of the response."""
+        """Remove, once and in the background, what earlier processes have left behind."""
         if self._reaper is None:
             self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
             self._reaper.start()
@@ -310,7 +311,7 @@ class Sandbox:
             return
 
     def close(self) -> None:
-        """Wait until every container is removed, then let go of the engine."""
+        """Wait until every container is removed, then close the engine."""
         if self._closed:
             return
         self._closed = True

@@ -1,7 +1,7 @@
-"""`Launcher`: makes and removes instances; all calls to the engine that create, kill and remove.
+"""`Launcher`: makes all calls to the engine that create, kill and remove containers of functions.
 
-These calls run in threads of their own, so that each is completed whatever happens to the thread
-that wants it: no container that the engine has made is lost.
+The calls run in threads of their own. So each is completed, whatever happens to the thread that
+asked for it, and no container that the engine has made is lost.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long an instance that has answered may take to end by itself before it is killed, in seconds.
+# An instance that has answered gets so many seconds to end by itself before it is killed.
 _LEAVE: Final = 0.1
-# How many containers are removed at once: more would take processors from invocations.
+# Containers removed at once. More would take processors from invocations.
 _REMOVALS: Final = 4
 
 
@@ -56,17 +56,17 @@ class Launcher:
         self._starters = ThreadPoolExecutor(settings.concurrency + 4, "starter")
         self._removers = ThreadPoolExecutor(_REMOVALS, "remover")
         self._closing = threading.Event()
-        # How many containers are still to be removed, and a call for when one is gone.
+        # How many containers are yet to be removed, and what to call when one is gone.
         self.removing = 0
         self.on_removed: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     def submit(self, call: Callable[[], None]) -> Future[None]:
-        """Run a call that launches in a thread of its own."""
+        """Run a call that launches an instance, in a thread."""
         return self._starters.submit(call)
 
     def launch(self, deployment: Deployment) -> Instance:
-        """A container of `deployment`, started. It may still boot; see `Instance.ready`.
+        """Create and start a container of `deployment`. It may still boot: see `Instance.ready`.
 
         Raises:
             SandboxError: the platform could not; see `sandbox.errors`.
@@ -101,7 +101,7 @@ class Launcher:
         return self._starters.submit(instance.container.kill)
 
     def discard(self, instance: Instance, *, let_finish: bool = False) -> None:
-        """Remove an instance in the background; `let_finish` lets it end by itself first."""
+        """Remove an instance in the background; with `let_finish`, after it has ended by itself."""
         with self._lock:
             self.removing += 1
         self._removers.submit(self._discard, instance, let_finish)
@@ -114,7 +114,7 @@ class Launcher:
             instance.gateway.close()
 
     def close(self) -> None:
-        """Wait until every container that was discarded is removed."""
+        """Wait until every discarded container is removed."""
         self._closing.set()
         self._starters.shutdown(wait=True)
         self._removers.shutdown(wait=True)
@@ -133,7 +133,7 @@ class Launcher:
 
 
 def _wait_for_end(instance: Instance) -> None:
-    """Wait until its container has ended, not only its function.
+    """Wait until the container has ended, not only its function.
 
     An engine removes a container that has ended with less work than one that it must kill.
     """

@@ -1,4 +1,4 @@
-"""Removal of what a process left behind that was killed: containers, sockets, claims."""
+"""Removes what a killed process left behind: containers, sockets, claims."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def orphans(engine: Engine, store: Path) -> list[str]:
-    """Ids of this store's containers whose owner is gone."""
+    """The ids of this store's containers whose owner is gone."""
     containers = engine.containers({LABEL_STORE: store_id(store)})
     owners = {container.labels.get(LABEL_OWNER, "") for container in containers}
     gone = {owner for owner in owners if not is_alive(store, owner)}
@@ -26,7 +26,7 @@ def orphans(engine: Engine, store: Path) -> list[str]:
 
 
 def reap(engine: Engine, store: Path) -> int:
-    """Remove this store's orphaned containers, sockets and claims; returns how many containers."""
+    """Remove this store's orphaned containers, sockets and claims. Returns how many containers."""
     found = orphans(engine, store)
     for container_id in found:
         log.warning("removing container %s, left behind by a process that ended", container_id)

@@ -1,3 +1,1 @@
-"""What is kept on disk: bundles, their digests, leases, owners; knows neither functions nor
-engines.
-"""
+"""Keeps bundles, their digests, leases and owners on disk; knows neither functions nor engines."""

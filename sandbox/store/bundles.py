@@ -1,16 +1,16 @@
-"""Bundles: immutable, content-addressed copies of functions' directories, and of what was built.
+"""Bundles: immutable, content-addressed copies of functions' directories and of build output.
 
-    store/                mode 0700: nobody else gets in
+    store/                mode 0700: other users have no access
       bundles/DIGEST/     the copy; directories 755, files 644 or 755, one fixed time
       builds/KEY          the digest of the bundle that a build gave
-      hashes/ID           digests of the files of one directory, by their state
-      leases/, used/      who uses which bundle, and when it was last used (`sandbox.store.leases`)
+      hashes/ID           digests of the files of one directory, by the files' state
+      leases/, used/      which process uses which bundle, and its last use (`sandbox.store.leases`)
       locks/NN            held while a build of a key that begins with NN is under way
-      temporary/ID/       a copy or a build under way, locked by the process that makes it
+      temporary/ID/       a copy or a build under way, locked by its process
 
-A bundle appears by a rename, and goes by one, so a process that is killed leaves nothing
-half-made behind but in `temporary`, which later processes clear. The store is a cache: it can be
-removed at any time that nothing uses it.
+A bundle appears and disappears by a rename. So a killed process leaves half-made files only in
+`temporary`, and later processes clear them. The store is a cache: it can be removed whenever no
+process uses it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 CAPS: Final = Caps(256 * MIB, 20_000)
 _BUILT: Final = Caps(4096 * MIB, 200_000)
-# A bundle that nobody has used for so long, in seconds, is removed: a week.
+# A bundle is removed after so many seconds without use: a week.
 KEPT: Final = 7 * 86400.0
 _KEY: Final = re.compile(r"[0-9a-f]{16,128}", re.ASCII)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# How often a directory may change while it is read before that is an error.
+# After so many changes while a directory is read, the read fails.
 _ATTEMPTS: Final = 5
-# Old enough that its maker has had the time to lock it.
+# After so many seconds, the process that made a temporary directory has locked it.
 _STALE_SECONDS: Final = 60.0
 
 
@@ -58,7 +58,7 @@ _STALE_SECONDS: Final = 60.0
 class Bundle:
     """An immutable copy. `digest` is a SHA-256 in hex, and `path` the directory to mount.
 
-    It stays in the store at least for as long as this object lives.
+    The store keeps it at least as long as this object lives.
     """
 
     digest: str
@@ -67,7 +67,7 @@ class Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBundle:
-    """A bundle as the store has it. `size` in bytes, links counted once in each bundle.
+    """A bundle on disk. `size` is in bytes, and counts a hard link once.
 
     `last_used` is in seconds since 1970.
     """
@@ -111,8 +111,8 @@ class BundleStore:
     ) -> Bundle:
         """The bundle of a directory, or with `single_file` of one file, as it is now.
 
-        Only hashes what has changed when the store has it already; nothing, where `digest` is what
-        the method of that name has just returned. `source` must have no links on its way.
+        If the store has the bundle, this hashes only changed files; nothing, if `digest` is the
+        result of a call of that method just before. `source` must have no links on its way.
         `sandbox.store.tree` says where links may lead and what is left out.
 
         Raises:
@@ -123,7 +123,7 @@ class BundleStore:
         return self._store(tree, hashes=self._hashes_of(source), digest=digest)
 
     def digest(self, source: Path, *, single_file: bool = False, caps: Caps = CAPS) -> str:
-        """The digest of the bundle that `snapshot` would make; copies nothing.
+        """The digest of the bundle that `snapshot` would make. Copies nothing.
 
         Raises: see `snapshot`.
         """
@@ -131,7 +131,7 @@ class BundleStore:
         return _while_it_changes(lambda: _digest_of(tree, hashes=self._hashes_of(source)))
 
     def cached(self, key: str) -> Bundle | None:
-        """The bundle that was published under `key`, 16 to 128 hex digits, if it is still there."""
+        """The bundle published under `key` (16 to 128 hex digits), if the store still has it."""
         try:
             digest = (self._builds / _checked(key)).read_text()
         except FileNotFoundError:
@@ -139,9 +139,10 @@ class BundleStore:
         return self._existing(digest) if _DIGEST.fullmatch(digest) else None
 
     def publish(self, key: str, directory: Path) -> Bundle:
-        """Keep what a build left in `directory`, under `key`; replaces what was there.
+        """Make a bundle of `directory`, the output of a build, and keep it under `key`.
 
-        Files of any user are taken: a build runs as a user of its own.
+        Files of any user are accepted, because a build runs as a user of its own. A bundle that was
+        kept under `key` is replaced.
 
         Raises:
             InvalidManifestError: something in it can't be in a bundle.
@@ -150,10 +151,10 @@ class BundleStore:
         return self._note(key, self._store(tree))
 
     def adopt(self, key: str, directory: Path) -> Bundle:
-        """Make `directory` itself a bundle, under `key`, and everything that is in it.
+        """Move `directory` into the store as a bundle, and keep it under `key`.
 
-        It lies in a directory of `scratch`, and its files are this process's own, with the modes
-        and times of a bundle.
+        The directory is in one of `scratch`. This process owns its files, which have the modes and
+        times of a bundle.
 
         Raises:
             InvalidManifestError: something in it can't be in a bundle.
@@ -162,11 +163,11 @@ class BundleStore:
         return self._note(key, self._move(directory, digest))
 
     def produce(self, key: str, build: Callable[[Path], None], *, adopt: bool = False) -> Bundle:
-        """The bundle of `key`; where there is none, `build` makes it in the directory it is given.
+        """The bundle of `key`. If there is none, `build` makes it in a directory that it is given.
 
-        Of several callers with one key, in this process or in others, one builds while the
-        others wait. What `build` raises is passed on, and nothing is kept. `build` may not
-        produce anything itself. For `adopt`, see there.
+        When several callers in any process want one key, one builds and the others wait. An error
+        of `build` is passed on, and nothing is kept. `build` must not call `produce`. With `adopt`,
+        the directory is adopted, else published.
         """
         with locked(self._locks / _checked(key)[:2]):
             bundle = self.cached(key)
@@ -180,10 +181,10 @@ class BundleStore:
                 return self.adopt(key, output) if adopt else self.publish(key, output)
 
     def merge(self, parts: Sequence[Bundle], *, without: Sequence[str] = ()) -> Bundle:
-        """One bundle of several, one laid over the other: what is in a later one replaces.
+        """Lay bundles over each other: files of later ones replace files of earlier ones.
 
-        `without` are paths that are left out of the first. Files are shared by hard links: no
-        bundle's file is ever written to.
+        `without` are paths to leave out of the first one. The result shares files by hard links,
+        which is safe because nothing ever writes to a bundle's file.
 
         Raises:
             InvalidManifestError: one has a file where another has a directory.
@@ -203,7 +204,7 @@ class BundleStore:
             return self._move(merged, digest)
 
     def bundles(self) -> list[StoredBundle]:
-        """All bundles, those used last first."""
+        """All bundles, the most recently used first."""
         with self._leases.removing():
             uses = self._leases.uses()
             digests = [path.name for path in self._bundles.iterdir()]
@@ -223,10 +224,9 @@ class BundleStore:
         return sorted(found, key=lambda bundle: -bundle.last_used)
 
     def prune(self, *, older_than: float = KEPT) -> list[str]:
-        """Remove every bundle that no process uses and nobody has used for `older_than` seconds.
+        """Remove every bundle that no process uses, and none has used for `older_than` seconds.
 
-        Returns their digests. What shares files with one that stays costs nothing, and gives
-        nothing back.
+        Returns their digests. Files that a remaining bundle shares stay on disk.
         """
         before = long_ago(older_than)
         removed = []
@@ -255,12 +255,12 @@ class BundleStore:
         return path.name if path.parent == self._bundles else None
 
     def holds(self, digest: str) -> bool:
-        """Whether there is such a bundle. For how long is not said."""
+        """Whether the store has this bundle now. Another process may remove it at any time."""
         return (self._bundles / digest).is_dir()
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A directory that goes away, at the latest after this process has ended."""
+        """A temporary directory. If this process is killed, a later one removes it."""
         self._clear_stale()
         path = self._temporaries / uuid.uuid4().hex
         path.mkdir(mode=0o700)
@@ -269,12 +269,12 @@ class BundleStore:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield path
         finally:
-            # What another user made in a build's output may stay, until root clears it.
+            # Files of another user, from a build, may stay until root clears them.
             shutil.rmtree(path, ignore_errors=True)
             os.close(descriptor)
 
     def _hashes_of(self, source: Path) -> Path:
-        """Where the digests of that directory's files are kept."""
+        """The file with the digests of that directory's files."""
         return self._hashes / hashlib.sha256(os.fsencode(source)).hexdigest()[:32]
 
     def _store(
@@ -282,14 +282,14 @@ class BundleStore:
     ) -> Bundle:
         def store() -> Bundle:
             nonlocal digest
-            # What the caller knows may be out of date; then it is of no use a second time.
+            # The caller's digest may be out of date. A second attempt must not use it.
             current, digest = digest or _digest_of(tree, hashes=hashes), None
             return self._existing(current) or self._copy(tree, current)
 
         return _while_it_changes(store)
 
     def _existing(self, digest: str) -> Bundle | None:
-        """The bundle of that digest, taken; None where there is none."""
+        """Take a lease on the bundle of that digest; None if there is none."""
         path = self._bundles / digest
         with self._leases.taking():
             return self._take(digest) if path.is_dir() else None
@@ -301,7 +301,7 @@ class BundleStore:
         return bundle
 
     def _copy(self, tree: Tree, digest: str) -> Bundle:
-        """Copy the tree into the store. Raises ChangedError where it is no longer the same."""
+        """Copy the tree into the store. Raises ChangedError if it has changed."""
         with self.scratch() as temporary:
             copy = temporary / "bundle"
             if _digest_of(tree, into=copy) != digest:
@@ -309,19 +309,19 @@ class BundleStore:
             return self._move(copy, digest)
 
     def _move(self, directory: Path, digest: str) -> Bundle:
-        """Make a finished directory the bundle of that digest."""
+        """Rename a finished directory to its place as the bundle of that digest."""
         path = self._bundles / digest
         with self._leases.taking():
             try:
                 directory.rename(path)
             except OSError:
-                # Somebody else was faster; the content is the same.
+                # Another process was faster; the content is the same.
                 if not path.is_dir():
                     raise
             return self._take(digest)
 
     def _note(self, key: str, bundle: Bundle) -> Bundle:
-        """Keep that `key` gives `bundle`."""
+        """Record that `key` gives `bundle`."""
         with self.scratch() as temporary:
             note = temporary / "digest"
             note.write_text(bundle.digest)
@@ -329,14 +329,14 @@ class BundleStore:
         return bundle
 
     def _forget_builds(self) -> None:
-        """Remove the notes of builds whose bundles are gone."""
+        """Remove the records of builds whose bundles are gone."""
         for note in self._builds.iterdir():
             digest = note.read_text(errors="replace")
             if not (_DIGEST.fullmatch(digest) and (self._bundles / digest).is_dir()):
                 note.unlink()
 
     def _clear_stale(self) -> None:
-        """Remove what processes left that were killed; the kernel has dropped their locks."""
+        """Remove what killed processes left; the kernel has dropped their locks."""
         for path in self._temporaries.iterdir():
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime < _STALE_SECONDS:
@@ -358,7 +358,7 @@ def _while_it_changes(read: Callable[[], _T]) -> _T:
 
 
 def _digest_of(tree: Tree, *, into: Path | None = None, hashes: Path | None = None) -> str:
-    """The tree's digest; of files that `hashes` knows without reading them.
+    """The tree's digest. Files that `hashes` knows are not read.
 
     Raises:
         InvalidManifestError: something can't be in a bundle.
@@ -377,7 +377,7 @@ def _digest_of(tree: Tree, *, into: Path | None = None, hashes: Path | None = No
 
 
 def _lay_under(source: Path, into: Path, *, without: frozenset[str] = frozenset()) -> None:
-    """Link everything of `source` into `into`, but for what is there already."""
+    """Link everything of `source` into `into`, except names that are there already."""
     _lay_entries_under(source, into, "", without)
 
 
@@ -410,7 +410,7 @@ def _lay_entries_under(source: Path, into: Path, above: str, without: frozenset[
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where a file has all the links that it can have."""
+    """Make a hard link, or a copy if the file has as many links as it can have."""
     try:
         target.hardlink_to(source)
     except OSError as error:
@@ -428,7 +428,7 @@ def _clash(name: str) -> InvalidManifestError:
 
 
 def _measure(directory: Path) -> tuple[int, int]:
-    """Bytes and number of the files below a directory; what goes meanwhile is passed over."""
+    """Bytes and number of the files below a directory, without files that disappear meanwhile."""
     size = files = 0
     for above, _, names in os.walk(directory):
         for name in names:
@@ -446,7 +446,7 @@ def _checked(key: str) -> str:
 
 
 def _make_private(root: Path) -> None:
-    """Make the store's directory, and be sure that nobody else can put bundles into it."""
+    """Make the store's directory. Raises InvalidSettingsError if other users can write to it."""
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = root.stat()

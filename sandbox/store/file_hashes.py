@@ -1,8 +1,8 @@
 """Digests of files by their state, so that an unchanged file is not read again.
 
-A file is unchanged when inode, size, and times of change are the same. The kernel's clock ticks
-in milliseconds, so a file that changed just before it was read could change again within the
-same tick: what is not older than `SETTLED` is not remembered.
+A file is unchanged if its inode, size and times of change are the same. The kernel's clock ticks
+in milliseconds, so a file that changed just before the read could change again within the same
+tick. So digests of files that changed less than `SETTLED` ago are not kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Nanoseconds. File systems that count in whole seconds, or in two, are covered.
 SETTLED: Final = 3_000_000_000
-# Below this, in bytes, reading all files costs less than remembering them.
+# Below so many bytes, reading all files costs less than keeping their digests.
 _WORTHWHILE: Final = 1024 * 1024
 _FORMAT: Final = 1
 
@@ -26,7 +26,7 @@ _State = tuple[int, int, int, int, int]
 
 
 class FileHashes:
-    """The digests of one tree's files, kept in `file` between one pass and the next."""
+    """The digests of one tree's files, kept in `file` from one pass to the next."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -36,7 +36,7 @@ class FileHashes:
         self._seen: dict[str, tuple[_State, bytes]] = {}
 
     def get(self, path: str, status: os.stat_result) -> bytes | None:
-        """The digest of the file's content, if it has not changed since it was read."""
+        """The digest of a file that has not changed since it was read; else None."""
         self._size += status.st_size
         known = self._known.get(path)
         if known is None or known[0] != _state(status):
@@ -45,12 +45,12 @@ class FileHashes:
         return known[1]
 
     def put(self, path: str, status: os.stat_result, digest: bytes) -> None:
-        """Remember the digest of a file whose state, while it was open, was `status`."""
+        """Keep the digest of a file that had the state `status` while it was open."""
         if max(status.st_mtime_ns, status.st_ctime_ns) < self._begun - SETTLED:
             self._seen[path] = _state(status), digest
 
     def save(self) -> None:
-        """Keep what is known for the next pass, where that is worthwhile."""
+        """Write the digests for the next pass, if that is worth it."""
         if self._seen == self._known or self._size < _WORTHWHILE:
             return
         entries = {path: [*state, digest.hex()] for path, (state, digest) in self._seen.items()}
@@ -66,7 +66,7 @@ def _state(status: os.stat_result) -> _State:
 
 
 def _load(file: Path) -> dict[str, tuple[_State, bytes]]:
-    """What an earlier pass kept; nothing, where that cannot be read."""
+    """The digests of an earlier pass; none if they cannot be read."""
     try:
         form, entries = json.loads(file.read_bytes())
         if form != _FORMAT:

@@ -1,9 +1,9 @@
-"""Which bundles are in use, by any process; and removal of those that nobody has used for long.
+"""Leases: which bundles any process uses, so that no other process removes them.
 
-Each process keeps a directory in `leases`, locked for as long as it lives, with an empty file for
-each bundle that it uses. The kernel drops the lock when the process ends, however it ends.
-A bundle is taken under a shared lock on the whole store, and removed under an exclusive one, so
-that none goes between being found and being taken.
+Each process keeps a directory in `leases`, with an empty file for each bundle that it uses, and
+holds a lock on it. The kernel drops the lock when the process ends, however it ends. A process
+takes a bundle under a shared lock on the whole store, and removes one under an exclusive lock. So
+no bundle disappears between finding and taking it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """How one bundle is used. `last` is when somebody took it last, in seconds since 1970."""
+    """The use of one bundle. `last` is when a process took it last, in seconds since 1970."""
 
     in_use: bool
     last: float
@@ -45,7 +45,7 @@ class Leases:
         for directory in (self._claims, self._used, self._gate.parent):
             directory.mkdir(mode=0o700, exist_ok=True)
         self._own = self._claims / uuid.uuid4().hex
-        # By digest, how often it is held in this process, and what is to be held once less.
+        # By digest: how often this process holds it, and the releases yet to be carried out.
         self._held: dict[str, int] = {}
         self._dropped: deque[str] = deque()
         self._lock = threading.Lock()
@@ -53,12 +53,12 @@ class Leases:
 
     @contextlib.contextmanager
     def taking(self) -> Iterator[None]:
-        """While this lasts, nothing is removed: look for a bundle, and take it, within."""
+        """Keep every process from removing bundles, to find one and take it."""
         with locked(self._gate, shared=True):
             yield
 
     def take(self, digest: str) -> None:
-        """Hold a bundle until `release` has been called as often; within `taking`."""
+        """Hold a bundle, within `taking`, until `release` has been called as often."""
         with self._lock:
             self._claim()
             self._let_go()
@@ -69,21 +69,21 @@ class Leases:
         (self._used / digest).touch()
 
     def release(self, digest: str) -> None:
-        """Hold it once less, soon.
+        """Give up one hold, later.
 
-        The garbage collector may call this in the middle of anything, `take` included, so nothing
-        is done here but to note it.
+        The garbage collector may call this in the middle of anything, even of `take`. So this only
+        notes it.
         """
         self._dropped.append(digest)
 
     @contextlib.contextmanager
     def removing(self) -> Iterator[None]:
-        """While this lasts, no process can take a bundle; what is in use stays so."""
+        """Keep every process from taking bundles, to remove some. Bundles in use stay in use."""
         with locked(self._gate):
             yield
 
     def uses(self) -> Mapping[str, Use]:
-        """How each bundle that was ever taken is used, by digest. For certain within `removing`."""
+        """The use of each bundle that was ever taken, by digest. Exact only within `removing`."""
         with self._lock:
             self._let_go()
         in_use = self.in_use()
@@ -93,11 +93,11 @@ class Leases:
         }
 
     def forget(self, digest: str) -> None:
-        """The bundle is gone; within `removing`."""
+        """Forget a bundle that was removed, within `removing`."""
         (self._used / digest).unlink(missing_ok=True)
 
     def _let_go(self) -> None:
-        """Do what `release` has noted."""
+        """Carry out the releases that were noted."""
         while self._dropped:
             digest = self._dropped.popleft()
             self._held[digest] -= 1
@@ -106,7 +106,7 @@ class Leases:
                 (self._own / digest).unlink(missing_ok=True)
 
     def _claim(self) -> None:
-        """Make this process's directory, locked before anybody can take it for a dead one's."""
+        """Make this process's directory, locked before it is visible."""
         if self._claimed:
             return
         self._own.mkdir(mode=0o700)
@@ -116,7 +116,7 @@ class Leases:
         self._claimed = True
 
     def in_use(self) -> set[str]:
-        """What living processes hold; what dead ones held is cleared."""
+        """The digests that living processes hold. Clears the leases of dead ones."""
         held: set[str] = set()
         for claim in self._claims.iterdir():
             with contextlib.suppress(FileNotFoundError), claimed(claim) as dead:
@@ -133,5 +133,5 @@ def _give_up(claim: Path, descriptor: int) -> None:
 
 
 def long_ago(seconds: float) -> float:
-    """The time that is `seconds` back, as `Use.last` counts it."""
+    """The time `seconds` ago, on the clock of `Use.last`."""
     return time.time() - seconds

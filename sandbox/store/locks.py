@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock on a file, which is made if need be; waits for whoever holds it."""
+    """Wait for the lock on a file and hold it. Makes the file if needed."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
@@ -25,7 +25,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Hold the lock on a file or directory if nobody does; whether that is so.
+    """Try to hold the lock on a file or directory; yields whether that worked.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -38,7 +38,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file if nobody else has; whether that is so. Closing it lets go."""
+    """Try to lock an open file; returns whether that worked. Closing the file unlocks it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

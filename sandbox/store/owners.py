@@ -1,9 +1,8 @@
-"""Who owns a container: every process that starts containers, by a file that it keeps locked.
+"""Owners of containers: each process that starts containers keeps a file locked.
 
-Every process that starts containers holds a lock on a file of its own in the store, and labels
-its containers with that file's name. The kernel drops the lock when the process ends, however
-it ends; so a container whose owner's lock can be taken is an orphan. Process ids are not used:
-they are reused, and mean nothing in another PID namespace.
+The file is in the store, and its name is a label of the containers. The kernel drops the lock when
+the process ends, however it ends. So a container is an orphan if its owner's lock can be taken.
+Process ids would not do: the kernel reuses them, and they mean nothing in another PID namespace.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LABEL_OWNER: Final = "alyx.sandbox.owner"
-# Several stores may share one engine; each reaps only what belongs to it.
+# Several stores may share one engine. Each reaps only its own containers.
 LABEL_STORE: Final = "alyx.sandbox.store"
 LABEL_FUNCTION: Final = "alyx.sandbox.function"
 
@@ -36,10 +35,10 @@ class Owner:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.id = uuid.uuid4().hex
         self.store_id = store_id(store)
-        # Where this process's gateways keep their sockets.
+        # The directory for the sockets of this process's gateways.
         self.gateways = store / GATEWAYS / self.id
         self._path = self._directory / self.id
-        # Locked before it has its name: nobody may find it unlocked and take us for dead.
+        # Locked before it has its name: no process may find it unlocked and take us for dead.
         unnamed = self._directory / f".{self.id}"
         self._descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
@@ -50,7 +49,7 @@ class Owner:
         return {LABEL_OWNER: self.id, LABEL_STORE: self.store_id, LABEL_FUNCTION: function}
 
     def close(self) -> None:
-        """Give up the claim; call it when no container of this owner is left."""
+        """Give up the claim. Call it when no container of this owner is left."""
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         os.close(self._descriptor)
@@ -66,11 +65,11 @@ def is_alive(store: Path, owner: str) -> bool:
 
 
 def store_id(store: Path) -> str:
-    """An id that stays with the store's directory."""
+    """The id of the store, which stays with its directory."""
     store.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = store / "id"
     if not path.exists():
-        # Whole at once: who starts at the same time must not read an empty one.
+        # Written at once: a process that starts at the same time must not read an empty file.
         draft = store / f"id.{uuid.uuid4().hex}"
         draft.write_text(uuid.uuid4().hex)
         with contextlib.suppress(FileExistsError):

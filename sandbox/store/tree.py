@@ -1,13 +1,13 @@
-"""A directory as a bundle sees it: hashed, and copied, without ever leaving it.
+"""Hashes and copies a directory for a bundle, without ever leaving the directory.
 
 Rules:
-- Every file and directory is opened relative to the open directory above it, links refused, so
-  that nothing that is swapped during a copy leads anywhere else.
-- A link is copied as a link, when it stays inside: `../` first, as many as it is deep at most,
-  and then names. What it leads through are links of the same kind, or no links at all.
+- Every file and directory is opened relative to the open directory above it, and links are
+  refused. So a swap during a copy leads nowhere else.
+- A link that stays inside is copied as a link: it begins with at most as many `../` as it is deep,
+  and names follow. The links on its way are of the same kind.
 - Devices, FIFOs, sockets and hard links to other users' files are refused; modes become 644 or
   755 (setuid goes), times become one fixed time.
-- Names are bytes, so that any name a file can have is kept.
+- Names are bytes, because a file can have any name.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
     from sandbox.store.file_hashes import FileHashes
 
-# Of an author's tools and machine, and never of a function.
+# Files of an author's tools and machine, never of a function.
 LEFT_OUT: Final = frozenset(
     {
         ".DS_Store", ".git", ".hg", ".hypothesis", ".idea", ".mypy_cache", ".pytest_cache",
         ".ruff_cache", ".svn", ".tox", ".venv", ".vscode", "Thumbs.db", "__pycache__",
     }
 )  # fmt: skip
-# What editors keep beside a file while it is open: swap files, backups, locks.
+# Files that editors keep beside an open file: swap files, backups, locks.
 _EDITORS_OWN: Final = re.compile(r"\..+\.sw[a-p]|.+~|\.#.+|#.+#", re.DOTALL)
 MAX_DEPTH: Final = 100
 # 1980-01-01, the earliest time that a zip archive can hold.
@@ -66,11 +66,11 @@ class Caps:
 
 
 class ChangedError(Exception):
-    """Something changed while it was read."""
+    """A file changed while it was read."""
 
 
 class Refused(Exception):  # noqa: N818 - it holds problems, each with its own words
-    """Something in the tree can't be in a bundle. `problems` are texts that begin with a path."""
+    """Files in the tree can't be in a bundle. `problems` are texts that begin with a path."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__(problems[0])
@@ -80,8 +80,8 @@ class Refused(Exception):  # noqa: N818 - it holds problems, each with its own w
 class Tree:
     """A directory, or one file of it, to hash and to copy. `path` has no links on its way.
 
-    With `hard_links`, files of other users may be hard links: where a container has made them,
-    they can't lead out of the directory. With `everything`, nothing is left out.
+    `hard_links` accepts hard links to files of other users: links that a container made can't lead
+    out of the directory. With `everything`, nothing is left out.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class Tree:
         self._everything = everything
 
     def digest(self, *, into: Path | None = None, hashes: FileHashes | None = None) -> str:
-        """SHA-256, in hex, of all names, contents and kinds; with `into`, copies them there too.
+        """SHA-256, in hex, of all names, contents and kinds. With `into`, also copies them there.
 
-        Files that `hashes` knows are not read; without `into` only.
+        Without `into`, files that `hashes` knows are not read.
 
         Raises:
-            Refused: something can't be in a bundle.
-            ChangedError: something disappeared while it was read.
+            Refused: a file can't be in a bundle.
+            ChangedError: a file disappeared while it was read.
         """
         walk = _Walk(
             self._caps,
@@ -130,7 +130,7 @@ class Tree:
 
 
 class _Walk:
-    """One pass over a tree, names in order, so that equal trees give equal digests."""
+    """One pass over a tree, in the order of names: equal trees give equal digests."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class _Walk:
         self._owner = -1
 
     def directory(self, descriptor: int, parts: tuple[str, ...], into: Path | None) -> None:
-        """Take in everything in an open directory, `parts` deep; copy it to `into`, if given."""
+        """Add everything in an open directory at `parts`; copy it to `into`, if given."""
         if not parts:
             self._owner = os.fstat(descriptor).st_uid
         if into is not None:
@@ -237,7 +237,7 @@ class _Walk:
         self._record(b"executable" if mode == 0o755 else b"file", path, content)
 
     def _content(self, descriptor: int, path: tuple[str, ...], status: os.stat_result) -> bytes:
-        """The digest of an open file's content, read only where it is not known."""
+        """The digest of an open file's content, read only if it is not known."""
         if self._hashes is None:
             return _read(descriptor, status.st_size, lambda _: None)
         name = "/".join(path)
@@ -248,7 +248,7 @@ class _Walk:
         return known
 
     def _record(self, kind: bytes, path: tuple[str, ...], content: bytes = b"") -> None:
-        """Hash one entry, each part with its length in front, so that none runs into the next."""
+        """Hash one entry, each part after its length, so that parts cannot be confused."""
         for part in (kind, os.fsencode("/".join(path)), content):
             self.hash.update(b"%d:" % len(part))
             self.hash.update(part)
@@ -321,7 +321,7 @@ def _copy(descriptor: int, size: int, into: Path, mode: int) -> bytes:
 
 
 def _read(descriptor: int, size: int, take: Callable[[bytes], None]) -> bytes:
-    """The SHA-256 of an open file. One that grows is not followed for ever: hashes then differ."""
+    """The SHA-256 of an open file, up to `size`: a file that grows for ever does not stop us."""
     digest = hashlib.sha256()
     length = 0
     while length <= size and (block := os.read(descriptor, _BLOCK)):

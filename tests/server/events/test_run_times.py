@@ -141,6 +141,24 @@ def test_intervals_are_as_long_as_they_say(text: str, seconds: float) -> None:
     assert parse_interval(text) == seconds
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["1" * 200_000, "1." + "1" * 200_000, "1s" * 100_000 + "x", "1h" + "1" * 200_000,
+     "1" * 200_000 + "x1s"],
+    ids=lambda text: text[:3] + text[-2:],
+)  # fmt: skip
+def test_no_text_that_is_no_interval_costs_more_than_a_moment(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(ValidationError):
+        schedule(text, kind="interval")
+    assert time.process_time() - began < 10  # it took half an hour once
+
+
+def test_an_interval_beyond_all_bounds_never_runs() -> None:
+    its = schedule("9" * 308 + "s" + "9" * 308 + "s", kind="interval")
+    assert next_run(its, NOW.timestamp()) is None
+
+
 @pytest.mark.parametrize("text", ["10ms", "0h0m"])
 def test_no_interval_is_shorter_than_a_second(text: str) -> None:
     first = next_run(schedule(text, kind="interval"), 1000.0)

@@ -1,7 +1,6 @@
 # `make help` lists the targets. Everything installs what it needs first.
 SHELL := /bin/sh
 BIN := .venv/bin
-IMAGES := base python node deno bun go binary python-build node-build
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -19,16 +18,25 @@ test: venv-dev images image-server test-tools ## Set everything up, check the co
 	@$(MAKE) --no-print-directory check
 	$(BIN)/pytest
 
-check: venv-dev ## Lint, types, formatting; writes nothing
+test-unit: venv-dev test-tools ## Run the tests that need no engine
+	$(BIN)/pytest --ignore tests/docker
+
+check: venv-dev ## Lint, formatting, types, directions of imports; writes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
-fix: venv-dev ## Format, and mend what the linter can
+fix: venv-dev ## Format, repair what the linter can, and write the generated docs
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/generate-docs
+
+docs: venv-dev ## Write the pages and tables of the docs that come from the code
+	$(BIN)/python scripts/generate-docs
+
+hooks: venv-dev ## Run `make check` at each commit from now on
+	$(BIN)/pre-commit install
 
 bench: venv-bench images bench-tools ## Measure all there is to measure, and hold it against the marks
 	$(BIN)/python -m benchmarks --json build/benchmarks.json --save benchmarks/results
@@ -75,4 +83,4 @@ clean: ## Remove this project's containers, images, caches and virtual environme
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check fix bench bench-tools engine images image-server base-tools test-tools venv venv-dev venv-bench clean
+.PHONY: help demo test test-unit check fix docs hooks bench bench-tools engine images image-server base-tools test-tools venv venv-dev venv-bench clean

@@ -1,4 +1,4 @@
-"""The command line. Installed as `sandbox_cli`: the name `cli` belongs to nobody.
+"""The command line: arguments, help, output; must not know how anything is done.
 
-No business logic here: commands read arguments, call `sandbox`, and lay out what comes back.
+Installed as `sandbox_cli`: a package called `cli` would take that name from everyone.
 """

@@ -1,3 +1,3 @@
-"""Installs what functions depend on and runs their build steps, in containers; knows nothing of
+"""Installs the dependencies of functions and runs their build steps, in containers; must not know
 invocations.
 """

@@ -1,1 +1,1 @@
-"""The operator's settings and what their fields can be; knows nothing of what they are used for."""
+"""The operator's settings and the types of their fields; must not know what uses a setting."""

@@ -1,3 +1,3 @@
-"""A container that serves a function: launched, listened to, removed; knows nothing of who waits
-for it.
+"""Containers that serve functions: starts, reads from and removes them; must not know who waits for
+one.
 """

@@ -1,3 +1,3 @@
-"""From an edit to a served version: deployer, validation, watcher, hot reload; knows nothing of
+"""The way from an edit to a version in service: validation, deployment, hot reload; must not know
 requests.
 """

@@ -1,1 +1,1 @@
-"""Checks that this machine can run functions safely; knows nothing of servers."""
+"""Checks that this machine can run functions safely; must not know the server."""

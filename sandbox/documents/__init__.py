@@ -1,3 +1,3 @@
-"""Reads files that people wrote and nobody vouches for, and says what is wrong in them and where;
-knows neither functions nor settings.
+"""Reads files that people wrote, and says what is wrong in them and where; must not know what the
+files are for.
 """

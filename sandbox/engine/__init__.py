@@ -1,3 +1,3 @@
-"""The seam to a container engine, and what every engine shares; knows no function, no policy and
-no protocol.
+"""The protocols of a container engine, and what all engines share; must not know functions,
+policies or requests.
 """

@@ -1,3 +1,3 @@
-"""The record of executions, and the queue of those without a waiting caller; knows neither HTTP nor
-containers.
+"""The record of executions, and the queue of those whose caller does not wait; must not know HTTP
+or containers.
 """

@@ -1,3 +1,3 @@
-"""From a directory to functions: manifests, discovery, entry files, interfaces, dependencies;
-knows no engine and runs nothing.
+"""Functions as a directory declares them: manifests, entry files, interfaces, dependencies; must
+not know engines or containers.
 """

@@ -1,3 +1,3 @@
-"""The functions' only way out: sockets on this host, joined to the destinations that are allowed;
-knows neither engines nor manifests.
+"""The only way out of a container: sockets on this host, joined to allowed destinations; must not
+know manifests or who invokes.
 """

@@ -1,1 +1,3 @@
-"""The runtimes' images and what they are made of; knows no function."""
+"""The images of the runtimes: what they are made of, and how they are built; must not know
+functions.
+"""

@@ -1,3 +1,3 @@
-"""One invocation from request to response: its clock, its outcome, the limits it hit; knows
-nothing of who asks.
+"""One invocation, from its request to its response: time limit, outcome, limits that it hit; must
+not know who called.
 """

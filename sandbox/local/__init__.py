@@ -1,4 +1,5 @@
-"""Invocations through a process that is already running, over a Unix socket of the same user.
+"""Invocations by a process that already runs, over a Unix socket; must not know settings or
+containers.
 
 Its client imports little: it is a command line that should answer at once.
 """

@@ -1,1 +1,3 @@
-"""What a container gets: limits, network, system calls; pure, and alone in deciding it."""
+"""Decides what a container gets: limits, network, system calls, by pure functions; must not know
+the containers that run.
+"""

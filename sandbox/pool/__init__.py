@@ -1,1 +1,3 @@
-"""Containers kept ready, and who waits for one; knows nothing of what is said to them."""
+"""Containers that are booted ahead of requests, and the queue for them; must not know what is said
+to a container.
+"""

@@ -1,1 +1,3 @@
-"""Bytes to values and back, under caps; does no I/O, and knows no container."""
+"""Turns bytes into requests, responses, logs and reports, and back, under caps; must not know
+sockets or containers.
+"""

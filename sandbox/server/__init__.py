@@ -1,1 +1,1 @@
-"""`sandbox serve`: HTTP in front of the library; the library knows nothing of it."""
+"""`sandbox serve`: functions over HTTP, for many callers; must not know how a container runs."""

@@ -1,1 +1,3 @@
-"""Keeps bundles, their digests, leases and owners on disk; knows neither functions nor engines."""
+"""What is kept on disk: bundles, digests of files, leases, owners; must not know functions or
+engines.
+"""

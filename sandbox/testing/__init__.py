@@ -1,4 +1,4 @@
-"""A fake engine for tests: containers that Python functions play, behind a real `Sandbox`.
+"""A fake engine for tests, whose containers are Python functions; must not know Docker.
 
 def hello(ctx):
     return {"message": f"Hello, {ctx.input['name']}!"}

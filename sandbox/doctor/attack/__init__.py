@@ -1,3 +1,1 @@
-"""What a hostile function would try, and who judges what came of it; see `sandbox doctor
---attack`.
-"""
+"""Tries what a hostile function would try, and judges the result; must not know the server."""

@@ -1,1 +1,1 @@
-"""The Docker engine, and the only place that knows Docker; behind `sandbox.engine.base`."""
+"""The Docker engine, alone in using Docker's SDK; must not know what its containers are for."""

@@ -1,1 +1,1 @@
-"""Authentication of callers, and their limits; knows neither the HTTP app nor functions."""
+"""Authentication of callers, and their rate limits; must not know routes or functions."""

@@ -1,1 +1,3 @@
-"""Between every kind of caller and the library: invokes, records, queues; knows nothing of HTTP."""
+"""The one way from every kind of caller to the library: invokes, records, queues; must not know
+HTTP.
+"""

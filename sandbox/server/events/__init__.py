@@ -1,4 +1,3 @@
-"""What calls functions without a caller's request to the API: routes, webhooks and schedules.
-
-Knows neither HTTP nor the tables of executions.
+"""Calls without a request to the API: routes, webhooks, schedules; must not know HTTP or the tables
+of executions.
 """

@@ -1,1 +1,1 @@
-"""Requests and answers over HTTP; the only package of the server that knows what a request is."""
+"""Requests and answers over HTTP; must not know how the server starts and ends."""

@@ -1,1 +1,1 @@
-"""Metrics, traces and logs of executions; is told, and asks nobody."""
+"""Metrics, traces and logs of executions; must not know who reports them."""

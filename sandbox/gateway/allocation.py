@@ -1,8 +1,8 @@
-"""Where destinations are inside a container: addresses, names, sockets. Pure.
+"""Allocates the addresses, names and sockets of destinations inside a container. Pure.
 
-A destination is a port on a loopback address, one address for each host; `/etc/hosts` leads its
-name there. Init listens at that address, and joins who connects to a socket of the gateway.
-What has no name of its own, a wildcard or an address, is reached through a proxy.
+Inside, a destination is a port on a loopback address, one address for each host, and `/etc/hosts`
+maps the host's name to it. Init listens there, and forwards each connection to a socket of the
+gateway. A destination without a name, such as a wildcard or an address, is reached through a proxy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sandbox.config.destinations import Destination, GatewayRoute, NetworkPolicy
     from sandbox.engine.base import Mount
 
-# Where the gateway's sockets are inside a container.
+# The directory of the gateway's sockets inside a container.
 SOCKETS_DIR: Final = "/run/alyx"
 _PROXY_PORT: Final = 3128
 _LOCALHOST: Final = "127.0.0.1"
@@ -27,7 +27,7 @@ _FIRST_ALIAS: Final = IPv4Address("127.0.1.1")
 
 @dataclass(frozen=True, kw_only=True)
 class Listener:
-    """One socket of the gateway and where it is heard inside. Without a route, the proxy's."""
+    """One socket of the gateway, and its address inside. The proxy's has no route."""
 
     name: str
     address: str
@@ -59,7 +59,7 @@ class Allocation:
 
 @dataclass(frozen=True, kw_only=True)
 class Attachment:
-    """What joins a container to its gateway: additions to init's arguments, mounts, environment."""
+    """What connects a container to its gateway: arguments of init, mounts, variables."""
 
     arguments: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
@@ -100,13 +100,13 @@ def allocate(policy: NetworkPolicy) -> Allocation:
 
 
 def _is_alias(destination: Destination) -> bool:
-    """Whether it is a loopback address of IPv4, where init can listen as it is."""
+    """Whether it is an IPv4 loopback address, so that init can listen there itself."""
     address = destination.address
     return address is not None and address.version == 4 and address.is_loopback
 
 
 def _free_aliases(asked: list[Destination]) -> Iterator[str]:
-    """Loopback addresses that stand for nothing yet."""
+    """Loopback addresses that no host uses yet."""
     taken = {item.host for item in asked}
     alias = _FIRST_ALIAS
     while True:
@@ -116,13 +116,13 @@ def _free_aliases(asked: list[Destination]) -> Iterator[str]:
 
 
 def _proxy_env(proxy: str, *, direct: list[str]) -> dict[str, str]:
-    """The variables by which HTTP clients find a proxy. Only for https: it knows only CONNECT."""
+    """The variables by which HTTP clients find the proxy; for https only: it speaks CONNECT."""
     past = ",".join(direct)
     return {
         "HTTPS_PROXY": proxy,
         "https_proxy": proxy,
         "NO_PROXY": past,
         "no_proxy": past,
-        # Node reads them only when it is told to.
+        # Node reads the variables only with this one.
         "NODE_USE_ENV_PROXY": "1",
     }

@@ -1,6 +1,6 @@
-"""What a client says to the proxy: one `CONNECT host:port` and nothing else. Pure.
+"""Parses what a client sends to the proxy: one `CONNECT host:port` and nothing else. Pure.
 
-Everything here was written by the function.
+The function writes all of it, so none of it is trusted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 class ProxyError(Exception):
-    """The proxy answers with `status`; `target` is what was asked for, safe to show."""
+    """The proxy refuses with `status`. `target` is the destination asked for, safe to show."""
 
     def __init__(self, status: HTTPStatus, reason: str, *, target: str = "proxy") -> None:
         super().__init__(reason)
@@ -33,7 +33,7 @@ def parse_connect(header: bytes) -> Destination:
     """The destination that a request header, up to its empty line, asks for.
 
     Raises:
-        ProxyError: it is no such request.
+        ProxyError: it is no CONNECT request.
     """
     match = _REQUEST_LINE.fullmatch(header.partition(b"\r\n")[0])
     if match is None:
@@ -55,7 +55,7 @@ def parse_connect(header: bytes) -> Destination:
 
 
 def answer(status: HTTPStatus, reason: str) -> bytes:
-    """A whole answer that refuses, with the reason as its text."""
+    """A complete answer that refuses, with the reason as its text."""
     body = f"{reason}\n".encode()
     allow = "Allow: CONNECT\r\n" if status is HTTPStatus.METHOD_NOT_ALLOWED else ""
     return (

@@ -1,4 +1,4 @@
-"""Connecting to a destination: find its addresses once, check them, connect to what was checked."""
+"""Connects to a destination: looks up its name once, checks the addresses, connects to one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from sandbox.config.destinations import GatewayRoute
     from sandbox.gateway.resolver import Resolver
 
-# A name with more addresses than these has them for balance; a few are enough to try.
+# Names with more addresses have them for load balancing; a few are enough to try.
 _MOST_ADDRESSES: Final = 8
-# Lookups of one container that are under way at once: each takes a thread, and its server may be
-# the attacker's, who never answers.
+# Lookups of one container at once. Each takes a thread, and an attacker's name server may never
+# answer.
 _MOST_LOOKUPS: Final = 4
 
 
 class DestinationRefusedError(Exception):
-    """The destination's addresses are such that nothing may be connected to; the text says why."""
+    """None of the destination's addresses is allowed; the text says why."""
 
 
 class UnreachableError(Exception):
@@ -33,10 +33,10 @@ class UnreachableError(Exception):
 
 
 class Dialer:
-    """Makes one container's connections. Lives in the gateway's event loop.
+    """Makes one container's connections, in the gateway's event loop.
 
-    A name is looked up once: its answer is pinned for the life of the container, so that the
-    address that was checked is the one that is connected to, now and later.
+    It looks a name up once, and pins the answer for the life of the container. So it only connects
+    to addresses that it has checked.
     """
 
     def __init__(self, *, resolver: Resolver, timeout: float) -> None:
@@ -46,10 +46,10 @@ class Dialer:
         self._lookups = asyncio.Semaphore(_MOST_LOOKUPS)
 
     async def dial(self, route: GatewayRoute) -> socket.socket:
-        """A connected socket, which does not block.
+        """A connected non-blocking socket.
 
         Raises:
-            RefusedError: no address of the destination may be connected to.
+            DestinationRefusedError: none of the destination's addresses is allowed.
             UnreachableError: none took the connection in time.
         """
         try:
@@ -60,12 +60,12 @@ class Dialer:
             raise UnreachableError("no connection in time (network.connect_timeout)") from None
 
     def close(self) -> None:
-        """Give up the lookups under way."""
+        """Give up pending lookups."""
         for pin in self._pins.values():
             pin.cancel()
 
     async def _addresses(self, route: GatewayRoute) -> tuple[IPAddress, ...]:
-        """Those of the destination's addresses that may be connected to; at least one."""
+        """The allowed ones of the destination's addresses; at least one."""
         literal = route.upstream.address
         found = (literal,) if literal is not None else await self._pinned(route.upstream.host)
         good = [item for item in found if not refusal(item, allow_private=route.allow_private)]
@@ -82,10 +82,10 @@ class Dialer:
         if pin is None:
             pin = self._pins[host] = asyncio.ensure_future(self._look_up(host))
         try:
-            # Shielded: others wait for the same answer.
+            # Shielded: other connections wait for the same answer.
             return await asyncio.shield(pin)
         except OSError as error:
-            self._pins.pop(host, None)  # no answer is none to pin: it may be asked again
+            self._pins.pop(host, None)  # a failed lookup is not pinned
             raise UnreachableError(f"{host} has no address: {_reason(error)}") from None
 
     async def _look_up(self, host: str) -> tuple[IPAddress, ...]:
@@ -102,7 +102,7 @@ class Dialer:
         return tuple(dict.fromkeys(found))
 
     async def _connect(self, addresses: Sequence[IPAddress], port: int) -> socket.socket:
-        """To the first that takes the connection; each has its share of the time that is left."""
+        """Connect to the first address that accepts; each gets a share of the time that is left."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         reason = ""
@@ -134,7 +134,7 @@ async def _connected(
 
 
 async def _in_thread(resolver: Resolver, host: str) -> Sequence[str]:
-    """The resolver's answer, from a thread that no end of ours waits for: it cannot be stopped."""
+    """The resolver's answer, from a daemon thread: a lookup cannot be stopped."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Sequence[str]] = loop.create_future()
 
@@ -150,11 +150,11 @@ async def _in_thread(resolver: Resolver, host: str) -> Sequence[str]:
         result, error = None, None
         try:
             result = resolver(host)
-        except Exception as problem:  # the edge of a thread: handed on
+        except Exception as problem:  # the edge of a thread: passed on
             error = problem if isinstance(problem, OSError) else OSError(str(problem))
         try:
             loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:  # the loop was closed meanwhile: nobody waits for the answer
+        except RuntimeError:  # the loop is closed: nobody waits for the answer
             return
 
     threading.Thread(target=look_up, name="resolver", daemon=True).start()

@@ -1,8 +1,8 @@
-"""`Gateways`: every container's way out. The only one: no container has a network interface.
+"""`Gateways`: the only way out of containers, because no container has a network interface.
 
-For each destination of a container there is a Unix socket in a directory that is mounted into
-it. Whoever connects there is connected to that destination and to nothing else. Who may write to
-a socket is decided by who sees the directory: it lies below one that only the owner can enter.
+For each destination of a container there is a Unix socket, in a directory that is mounted into the
+container. A connection to the socket leads to that destination and to nothing else. On the host,
+only the owner can enter the directory above, so nobody else can connect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sandbox.engine.base import Mount
 from sandbox.engine.loop_thread import LoopThread
 from sandbox.gateway.allocation import SOCKETS_DIR, Attachment, allocate
 from sandbox.gateway.resolver import system_resolver
-from sandbox.gateway.tally import Tally
+from sandbox.gateway.traffic import TrafficCounter
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -38,14 +38,14 @@ log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 128
 _MOST_DESCRIPTORS: Final = 1 << 20
-# Init answers there that a name does not exist. One try: it is on the same machine.
+# Init answers there that a name does not exist. It is in the same container, so one try will do.
 _RESOLV_CONF: Final = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
 
 class Gateway:
-    """One container's way out, open from the start. `Gateways.open` makes it.
+    """The gateway of one container. `Gateways.open` makes it.
 
-    `attachment` is what the container gets for it.
+    `attachment` is the container's part of it.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Gateway:
         self._gateways = gateways
         self._allocation = allocation
         self._directory = directory
-        self._tally = gateways.tally()
+        self._traffic = gateways.traffic()
         self._relay: Relay | None = None
         self._closed = False
         mounts = [
@@ -72,15 +72,15 @@ class Gateway:
         )
 
     def begin(self) -> None:
-        """A new invocation in the same container: its counts and caps start at zero.
+        """Start the counts and caps of a new invocation at zero.
 
-        Addresses stay pinned, and connections that are open go on under the old counts.
+        Addresses stay pinned. Open connections still count for the invocation before.
         """
-        self._tally = self._gateways.tally()
+        self._traffic = self._gateways.traffic()
 
     def stats(self) -> NetworkStats:
-        """What went over it since `begin`."""
-        return self._tally.stats()
+        """The traffic since `begin`."""
+        return self._traffic.stats()
 
     def close(self) -> None:
         """End every connection and remove the sockets. May be called twice."""
@@ -101,7 +101,7 @@ class Gateway:
             sockets,
             policy=self.policy,
             dialer=Dialer(resolver=self._gateways.resolver, timeout=timeout),
-            tally=lambda: self._tally,
+            traffic=lambda: self._traffic,
             header_timeout=timeout,
         )
 
@@ -111,9 +111,9 @@ class Gateway:
 
 
 class Gateways:
-    """Makes gateways, all in one thread, which starts with the first that needs it.
+    """Makes gateways. One thread serves all of them; it starts with the first.
 
-    `directory` is made, mode 0700; nothing else may use it. A context manager.
+    Makes `directory`, mode 0700, for itself alone. A context manager.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Gateways:
         self._places = threading.BoundedSemaphore(_most_connections())
 
     def open(self, policy: NetworkPolicy) -> Gateway:
-        """A gateway for one container, whose sockets take connections at once.
+        """A gateway for one container. Its sockets accept connections at once.
 
         Raises:
             OSError: the sockets cannot be made.
@@ -160,14 +160,14 @@ class Gateways:
 
     @property
     def loop(self) -> LoopThread:
-        """The thread in which all of them work."""
+        """The thread that serves all gateways."""
         with self._lock:
             if self._loop is None:
                 self._loop = LoopThread()
             return self._loop
 
     def file(self, content: str) -> Path:
-        """A file with that text, which any container may read; the same one for the same text."""
+        """A file with this text, readable in any container. The same text gets the same file."""
         with self._lock:
             path = self._files.get(content)
             if path is None:
@@ -178,12 +178,12 @@ class Gateways:
                 self._files[content] = path
             return path
 
-    def tally(self) -> Tally:
-        """Counts for one invocation, all at zero."""
-        return Tally(self.settings, self._places)
+    def traffic(self) -> TrafficCounter:
+        """A counter for one invocation, at zero."""
+        return TrafficCounter(self.settings, self._places)
 
     def forget(self, gateway: Gateway) -> None:
-        """A gateway was closed."""
+        """Drop a gateway that was closed."""
         with self._lock:
             self._open.discard(gateway)
 
@@ -195,9 +195,9 @@ class Gateways:
 
 
 def _most_connections() -> int:
-    """How many connections may take descriptors, two each: half of what the process may have.
+    """How many connections this process can hold: two descriptors each, half of all descriptors.
 
-    The other half is for what else it does: no function can keep it from reaching the engine.
+    The other half is for everything else, so no function can keep us from reaching the engine.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(16, min(limit, _MOST_DESCRIPTORS) // 4) if limit > 0 else _MOST_DESCRIPTORS // 4
@@ -211,7 +211,7 @@ def _log_defect(started: Future[None]) -> None:
 def _listen(
     directory: Path, listeners: tuple[Listener, ...]
 ) -> list[tuple[socket.socket, GatewayRoute | None]]:
-    """A listening socket for each, in a directory made for them."""
+    """A listening socket for each listener, in a new directory."""
     directory.mkdir(mode=0o755)
     directory.chmod(0o755)  # whatever the umask
     sockets: list[tuple[socket.socket, GatewayRoute | None]] = []
@@ -220,10 +220,10 @@ def _listen(
         for listener in listeners:
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sockets.append((listening, listener.route))
-            # A socket's path has at most 107 bytes: this is short, wherever the directory is.
+            # A socket's path has at most 107 bytes. This one is short, wherever the directory is.
             path = f"/proc/self/fd/{descriptor}/{listener.name}"
             listening.bind(path)
-            # The container's user is nobody that the host knows.
+            # The host knows no user with the container's uid.
             Path(path).chmod(0o666)
             listening.setblocking(False)
             listening.listen(_BACKLOG)

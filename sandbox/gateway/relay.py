@@ -1,7 +1,7 @@
-"""The work of one container's gateway: take its connections, join each to its destination.
+"""Accepts the connections of one container, and joins each to its destination.
 
-Nothing is held but what is on its way: a side is read only when the other has taken what came
-before. Runs in the gateway's event loop.
+It reads from one side only when the other side has taken everything before, so it holds only bytes
+that are on their way. It runs in the gateway's event loop.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from sandbox.config.destinations import NOT_ALLOWED
 from sandbox.gateway import connect
 from sandbox.gateway.connect import ProxyError
 from sandbox.gateway.dialer import DestinationRefusedError, UnreachableError
-from sandbox.gateway.tally import CapExceededError
+from sandbox.gateway.traffic import CapExceededError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sandbox.config.destinations import GatewayRoute, NetworkPolicy
     from sandbox.gateway.dialer import Dialer
-    from sandbox.gateway.tally import Tally
+    from sandbox.gateway.traffic import TrafficCounter
 
 log = logging.getLogger(__name__)
 
 _READ_SIZE: Final = 64 * 1024
 _PROXY: Final = "proxy"
-# Before the next connection is taken, when a cap is reached or the process has no descriptor left:
-# a function that goes on and on costs little.
+# The wait before accepting again, after a cap or without a free descriptor: a function that goes on
+# connecting costs little.
 _PAUSE: Final = 0.1
 
 
 class Relay:
-    """Takes connections from `sockets` and joins them, until `close`.
+    """Accepts connections on `sockets` and joins them, until `close`.
 
     `sockets` are listening Unix sockets, each with its destination's route; the proxy's has none.
     """
@@ -47,12 +47,12 @@ class Relay:
         *,
         policy: NetworkPolicy,
         dialer: Dialer,
-        tally: Callable[[], Tally],
+        traffic: Callable[[], TrafficCounter],
         header_timeout: float,
     ) -> None:
         self._policy = policy
         self._dialer = dialer
-        self._tally = tally
+        self._traffic = traffic
         self._header_timeout = header_timeout
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,13 +79,13 @@ class Relay:
         self._loop.add_reader(listening, self._take, listening)
 
     def _pause(self, listening: socket.socket) -> None:
-        """Take no connection there for a while."""
+        """Accept no connection there for a while."""
         self._loop.remove_reader(listening)
         self._pauses[listening] = self._loop.call_later(_PAUSE, self._listen, listening)
 
     def _take(self, listening: socket.socket) -> None:
-        """Take one connection: between any two, others have their turn."""
-        route, tally = self._sockets[listening], self._tally()
+        """Accept one connection. Between two, other events get their turn."""
+        route, traffic = self._sockets[listening], self._traffic()
         try:
             client, _ = listening.accept()
         except BlockingIOError:
@@ -95,50 +95,54 @@ class Relay:
             self._pause(listening)
             return
         try:
-            tally.connect()
+            traffic.connect()
         except CapExceededError as exceeded:
-            tally.deny(_PROXY if route is None else str(route.destination), str(exceeded))
+            traffic.deny(_PROXY if route is None else str(route.destination), str(exceeded))
             client.close()
             self._pause(listening)
             return
         client.setblocking(False)
-        task = self._loop.create_task(self._serve(client, route, tally))
+        task = self._loop.create_task(self._serve(client, route, traffic))
         self._tasks.add(task)
 
-        # Not in the task, which may be cancelled before it begins.
+        # Not in the task: it may be cancelled before it begins.
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             client.close()
-            tally.disconnect()
+            traffic.disconnect()
 
         task.add_done_callback(ended)
 
-    async def _serve(self, client: socket.socket, route: GatewayRoute | None, tally: Tally) -> None:
-        """One connection, from its first byte to its last."""
+    async def _serve(
+        self, client: socket.socket, route: GatewayRoute | None, traffic: TrafficCounter
+    ) -> None:
+        """Serve one connection until its end."""
         try:
             if route is None:
-                await self._proxy(client, tally)
+                await self._proxy(client, traffic)
             else:
-                await self._direct(client, route, tally)
+                await self._direct(client, route, traffic)
         except OSError:
-            return  # one side is gone, and with it the connection
+            return  # one side has gone, so the connection ends
         except Exception:  # the edge of a task: nobody awaits it
             log.exception("a defect of ours ended a connection")
 
-    async def _direct(self, client: socket.socket, route: GatewayRoute, tally: Tally) -> None:
+    async def _direct(
+        self, client: socket.socket, route: GatewayRoute, traffic: TrafficCounter
+    ) -> None:
         destination = str(route.destination)
         try:
             upstream = await self._dialer.dial(route)
         except DestinationRefusedError as refused:
-            tally.deny(destination, str(refused))
+            traffic.deny(destination, str(refused))
         except UnreachableError as unreachable:
-            tally.failed(destination, str(unreachable))
+            traffic.failed(destination, str(unreachable))
         else:
             with upstream:
-                tally.connected(destination)
-                await self._join(client, upstream, destination, tally)
+                traffic.connected(destination)
+                await self._join(client, upstream, destination, traffic)
 
-    async def _proxy(self, client: socket.socket, tally: Tally) -> None:
+    async def _proxy(self, client: socket.socket, traffic: TrafficCounter) -> None:
         try:
             async with asyncio.timeout(self._header_timeout):
                 header, rest = await self._header(client)
@@ -153,22 +157,22 @@ class Relay:
                     HTTPStatus.FORBIDDEN, str(refused), target=str(destination)
                 ) from None
         except ProxyError as error:
-            tally.deny(error.target, error.reason)
+            traffic.deny(error.target, error.reason)
             await self._answer(client, connect.answer(error.status, error.reason))
         except TimeoutError:
-            tally.deny(_PROXY, "no request came in time")
+            traffic.deny(_PROXY, "no request came in time")
         except UnreachableError as error:
-            tally.failed(str(destination), str(error))
+            traffic.failed(str(destination), str(error))
             await self._answer(client, connect.answer(HTTPStatus.BAD_GATEWAY, str(error)))
         else:
             with upstream:
                 name = str(destination)
-                tally.connected(name)
+                traffic.connected(name)
                 await self._loop.sock_sendall(client, connect.ESTABLISHED)
-                await self._join(client, upstream, name, tally, first=rest)
+                await self._join(client, upstream, name, traffic, first=rest)
 
     async def _header(self, client: socket.socket) -> tuple[bytes, bytes]:
-        """The request's header, and what came behind it."""
+        """The request's header, and the bytes after it."""
         data = b""
         while connect.HEADER_END not in data:
             if len(data) > connect.MAX_HEADER:
@@ -183,7 +187,7 @@ class Relay:
         return header, rest
 
     async def _answer(self, client: socket.socket, answer: bytes) -> None:
-        """The last words to a client, which may not be listening."""
+        """Send a refusal to a client, which may have gone."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._header_timeout):
                 await self._loop.sock_sendall(client, answer)
@@ -193,26 +197,26 @@ class Relay:
         client: socket.socket,
         upstream: socket.socket,
         destination: str,
-        tally: Tally,
+        traffic: TrafficCounter,
         *,
         first: bytes = b"",
     ) -> None:
         """Carry bytes both ways until both sides have ended, one fails, or a cap is reached."""
 
         def sent(count: int) -> None:
-            tally.sent(destination, count)
+            traffic.sent(destination, count)
 
         def received(count: int) -> None:
-            tally.received(destination, count)
+            traffic.received(destination, count)
 
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._carry(client, upstream, sent, first))
                 group.create_task(self._carry(upstream, client, received))
         except* CapExceededError as exceeded:
-            tally.deny(destination, str(exceeded.exceptions[0]))
+            traffic.deny(destination, str(exceeded.exceptions[0]))
         except* OSError:
-            pass  # one side is gone
+            pass  # one side has gone
 
     async def _carry(
         self,
@@ -221,11 +225,11 @@ class Relay:
         count: Callable[[int], None],
         data: bytes = b"",
     ) -> None:
-        """From `source` to `sink`, up to the end of the stream, which is handed on too."""
+        """Carry bytes from `source` to `sink` until the end of the stream, and pass that on too."""
         while data or (data := await self._loop.sock_recv(source, _READ_SIZE)):
             count(len(data))
             await self._loop.sock_sendall(sink, data)
             data = b""
-            # Reading and writing return at once where they can: others have their turn too.
+            # Reading and writing return at once if they can, so give other tasks a turn.
             await asyncio.sleep(0)
         sink.shutdown(socket.SHUT_WR)

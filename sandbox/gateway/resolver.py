@@ -1,11 +1,11 @@
-"""Names to addresses, as the gateway's host sees them."""
+"""Looks up names as the gateway's host does."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
 
-# A name's addresses, best first. Raises OSError where there are none.
+# Gives a name's addresses, best first. Raises OSError if there are none.
 Resolver = Callable[[str], Sequence[str]]
 
 

@@ -1,12 +1,12 @@
-"""The handler interface: what the image's bootstrap says, one JSON message on each line of stdout.
+"""The handler interface: messages of the image's bootstrap, one JSON object on each line of stdout.
 
     {"type": "ready"}                          the handler is imported and waits for a request
     {"type": "init_error", "error": {…}}       it could not be imported
     {"type": "log", "level": …, "message": …}  the handler logged
     {"type": "response", "request_id": …, "success": …, "output" or "error": …, "usage": {…}}
 
-What the handler prints goes to stderr, so only the bootstrap writes here; a function that finds
-the way nevertheless can spoil its own response, and nobody else's.
+Everything that the handler prints goes to stderr, so only the bootstrap writes here. A function
+that finds a way to write here nevertheless can spoil its own response, and no other.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _NO_RESPONSE: Final = "the handler ended before it answered"
 
 
 class HandlerCollector(Collector):
-    """Collects what a handler's bootstrap says; the response is known as soon as its line is."""
+    """Collects the messages of a handler's bootstrap. The response is complete with its line."""
 
     def __init__(
         self, *, max_output: int, max_logs: int, now: Callable[[], str], marks: Marks | None = None
     ) -> None:
         super().__init__(max_output=max_output, max_logs=max_logs, now=now, marks=marks)
-        # A log message may be longer than the output's cap, and the other way round.
+        # A log message may exceed the output's cap, and an output the logs' cap.
         self._longest = max(max_output, max_logs)
         self._lines = LineSplitter(self._longest)
         self._ready = False
@@ -55,9 +55,9 @@ class HandlerCollector(Collector):
         self.mismatched = False
 
     def expect(self, request_id: str) -> None:
-        """Take the response to this request and no other, where a container answers several.
+        """Accept only the response to this request: a container may serve several.
 
-        Another one sets `mismatched`: what the container says is not to be trusted any more.
+        Any other response sets `mismatched`: the container is not to be trusted any more.
         """
         self._expected = request_id
 
@@ -73,12 +73,12 @@ class HandlerCollector(Collector):
 
     @property
     def spoiled(self) -> bool:
-        """Whether something came that the bootstrap never sends, or another request's answer."""
+        """Whether it got a message that no bootstrap sends, or the answer to another request."""
         return self._spoiled is not None
 
     @property
     def settled(self) -> bool:
-        """Whether a report has come behind the response, and so what was printed before it."""
+        """Whether a report has come after the response, and so everything printed before it."""
         behind = self.report is not None and self.report.stdout_bytes >= self._response_end
         return (self.complete and behind) or self.ended
 
@@ -115,7 +115,7 @@ class HandlerCollector(Collector):
             self._spoil("a message that the bootstrap never sends", line.data)
 
     def _count_message(self, line: Line) -> None:
-        # However short: each is parsed, and millions of them would take half a minute.
+        # Each message counts for at least this much: parsing millions would take half a minute.
         self._count_output(max(line.size, MIN_ENTRY))
 
     def _take_response(self, message: JsonObject, line: Line) -> None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_LINE: Final = 8 * 1024
-# The least that an entry counts against the cap: a million empty lines are not for free.
+# Each entry counts for at least so many bytes, because a million empty lines are not free.
 MIN_ENTRY: Final = 64
-# What the message of an entry ends with whose rest was dropped.
+# The end of a message that was cut.
 CUT: Final = " … (cut)"
 _REST_CUT: Final = "… (the rest of the logs was cut)"
 # A thread that needs the interpreter waits up to 5 ms for it. Offering it after so many items
@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 
 class LineSplitter:
-    """Splits bytes into lines; of a line that is longer than `longest`, the rest is dropped."""
+    """Splits bytes into lines. Of a line longer than `longest`, it drops the rest."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -57,7 +57,7 @@ class LineSplitter:
 
     @property
     def pending(self) -> int:
-        """Size of the line that has no end yet."""
+        """Size of the line that is not complete yet."""
         return self._length
 
     def feed(self, data: bytes) -> Iterator[Line]:
@@ -90,7 +90,7 @@ class LineSplitter:
 
 
 class LogCollector:
-    """Entries, up to a cap of `max_bytes`; once over it, there are no more."""
+    """Collects entries up to a cap of `max_bytes`, and none after it was exceeded."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -99,29 +99,29 @@ class LogCollector:
         self.size = 0
 
     def add(self, entry: LogEntry, size: int) -> None:
-        """Add an entry that was `size` bytes where it came from. Raises LimitExceeded."""
+        """Add an entry that took `size` bytes of output. Raises LimitExceeded."""
         size = max(size, MIN_ENTRY)
         self.check(size)
         self.size += size
         self.entries.append(entry)
 
     def check(self, coming: int) -> None:
-        """Raise LimitExceeded if `coming` more bytes are too many, and from then on."""
+        """Raise LimitExceeded if `coming` more bytes are too many, and at every later call."""
         if self._observed or self.size + coming > self._max_bytes:
             self._observed = self._observed or self.size + coming
             raise LimitExceeded("logs", observed=self._observed)
 
     def finish(self, timestamp: str) -> tuple[LogEntry, ...]:
-        """All entries; the last one says so if there were more."""
+        """All entries. The last one says if there were more."""
         if not self._observed:
             return tuple(self.entries)
         return (*self.entries, LogEntry(level="warn", message=_REST_CUT, timestamp=timestamp))
 
 
 def text_of(data: bytes, *, whole: bool = True) -> str:
-    """Bytes as text; what is no UTF-8 shows as escapes.
+    """Decode bytes; invalid UTF-8 shows as escapes.
 
-    Where they are not `whole`, the beginning of a character at their end is left out.
+    Unless they are `whole`, an incomplete character at the end is left out.
     """
     try:
         return data.decode()  # nearly always, and ten times as fast
@@ -130,7 +130,7 @@ def text_of(data: bytes, *, whole: bool = True) -> str:
 
 
 def entry_from(item: Any, now: str) -> LogEntry:
-    """A log entry as a function describes it; what does not fit is kept as text."""
+    """The log entry that a function describes. Parts of the wrong type are kept as text."""
     if not isinstance(item, dict) or "message" not in item:
         return LogEntry(message=_shortened(item), timestamp=now)
     level, data, timestamp = item.get("level"), item.get("data"), item.get("timestamp")

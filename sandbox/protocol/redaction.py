@@ -1,10 +1,10 @@
-"""Secrets out of what a function logs and of what its errors say. Pure.
+"""Removes secrets from a function's logs and errors. Pure.
 
-Against accidents: a token in a stack trace, a password in a URL that could not be opened. A
-function that means to give a secret away can always write it in a form that nobody looks for, and
-its output is its own answer, which is never changed.
+This is against accidents: a token in a stack trace, a password in a URL that could not be opened. A
+function that wants to give a secret away can always write it in a form that this does not know. A
+function's output is never changed.
 
-A secret is looked for as it is, and in the forms that encoders give it: JSON's escapes, the
+It looks for each secret as it is, and in the forms that encoders give it: JSON's escapes, the
 percent signs of a URL, base64 (at any place of a longer text, as in `user:password`),
 hexadecimal digits, Python's `repr`, HTML. A secret of several lines is also each of its lines,
 since a log has one entry for each.
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
     from sandbox.models import FunctionError, LogEntry, NetworkStats
 
-# Whoever has a secret of "1", or of "test", would see little else in the logs.
+# A secret such as "1" or "test" would replace much of the logs.
 SHORTEST: Final = 6
-# Encoded, a part of a text stands out as much at this length.
+# An encoded part must be this long to be as distinctive.
 _SHORTEST_CODE: Final = 8
-# The first and last lines of a key in PEM are no secrets.
+# The first and last lines of a PEM key are no secrets.
 _PUBLIC_LINE: Final = re.compile(r"-----(?:BEGIN|END) [A-Z0-9 ]+-----")
-# An error shows the beginning of these streams, so that a secret at the end may be cut.
+# An error shows the beginning of these streams, so a secret at its end may be cut.
 _HEADS: Final = ("stdout", "stderr")
 
 
 class Redactor:
-    """Replaces each of these secrets (name to value) by `[secret NAME]`; short ones are left.
+    """Replaces each of these secrets (name to value) by `[secret NAME]`, except short ones.
 
-    It is made when there is something to look at first, in half a millisecond for each secret: keep
-    one for as long as the secrets are the same.
+    The first use takes half a millisecond for each secret, so keep one as long as the secrets stay
+    the same.
     """
 
     none: ClassVar[Redactor]
@@ -55,9 +55,9 @@ class Redactor:
         self._token = ""
 
     def with_token(self, token: str) -> Redactor:
-        """The same, and the invocation's internal token is replaced too, as it is.
+        """The same, which also replaces the invocation's internal token.
 
-        Its letters are such that text, URLs and JSON leave it unchanged: one look finds it.
+        Text, URLs and JSON leave the letters of a token unchanged, so one form is enough.
         """
         if not token:
             return self
@@ -81,7 +81,7 @@ class Redactor:
         return replace(entry, message=message, data=data, timestamp=timestamp)
 
     def network(self, stats: NetworkStats) -> NetworkStats:
-        """`stats` without secrets: a name that was looked up can hold one, in small letters."""
+        """`stats` without secrets: a looked-up name can hold one, in lower case."""
         if not self._secrets or not stats.denied:
             return stats
         names = Redactor({name: value.lower() for name, value in self._secrets.items()})
@@ -106,7 +106,7 @@ class Redactor:
 
     @cached_property
     def _forms(self) -> dict[str, str]:
-        """Each form of each secret, and what stands in its place; the longest first."""
+        """Each form of each secret and its replacement, the longest first."""
         found: dict[str, str] = {}
         for name, value in self._secrets.items():
             for form in _forms(value):
@@ -137,7 +137,7 @@ class Redactor:
         return value
 
     def _beginning(self, text: str) -> str:
-        """`text` without the beginning of a secret at its end, where the rest was cut off."""
+        """`text` without a secret that was cut off at its end."""
         for form, mark in self._forms.items():
             at = text.find(form[:SHORTEST], max(len(text) - len(form), 0))
             while at >= 0 and not form.startswith(text[at:]):
@@ -184,6 +184,6 @@ def _base64(octets: bytes) -> Iterator[str]:
         yield alone
         yield alone.rstrip("=")
         for before in range(3):
-            # The characters that depend on the secret alone, and not on its neighbours.
+            # Only the characters that do not depend on the neighbouring bytes.
             code = encode(bytes(before) + octets).decode("ascii")
             yield code[(before * 8 + 5) // 6 : (before + len(octets)) * 8 // 6]

@@ -1,8 +1,8 @@
-"""What the container's init says on stderr, between the function's own bytes.
+"""Reads the reports of the container's init from stderr, where the function writes too.
 
-Each is a line that begins with the record separator and the container's nonce, which the function
-never sees: it can write no such line. A report comes behind whatever the function wrote to stdout,
-and a last one when every process of the function is dead.
+A report is a line that begins with the record separator and the container's nonce. Init keeps the
+nonce from the function. A report follows everything that the function wrote to stdout, and a last
+one comes when every process of the function is dead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MARK: Final = b"\x1e"  # ASCII's record separator
-# How init is told the nonce.
+# The variable that tells init the nonce.
 NONCE_VARIABLE: Final = "SANDBOX_NONCE"
 _LONGEST: Final = 8 * 1024
 _READY: Final = b'{"ready":true}'
@@ -37,13 +37,13 @@ _MOST: Final[Mapping[str, int]] = {
 }
 _FLAGS: Final = ("tmp_full", "shm_full")
 _NAMES: Final = "denied"
-# A name that was looked up, as init writes it: with "?" for what is in no name.
+# A looked-up name as init writes it, with "?" for characters that no name has.
 _NAME: Final = re.compile(r"[A-Za-z0-9._?-]{1,253}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a container has used so far, and how it ended; None where init could not tell.
+    """What a container has used so far, and how it ended; None for what init could not tell.
 
     `exit_code` or `signal` is set once its command has ended, and `exec_errno` if it could not be
     run at all. `oom_kills` counts kills by the memory limit, `pids_denied` processes refused by
@@ -75,7 +75,7 @@ class Report:
 
 
 class Marks:
-    """Takes init's lines out of a container's stderr, cut anywhere, and keeps what they say."""
+    """Takes init's lines out of the chunks of a container's stderr, and keeps the reports."""
 
     def __init__(self, nonce: str = "") -> None:
         self._start = MARK + nonce.encode() + b"{"
@@ -84,16 +84,16 @@ class Marks:
         self.ready = False
         # The latest report.
         self.report: Report | None = None
-        # How much of stdout has come; counted by whoever reads it.
+        # How much of stdout has come. The reader of stdout counts it.
         self.stdout_bytes = 0
 
     @property
     def whole(self) -> bool:
-        """Whether all has come that the latest report follows."""
+        """Whether all output before the latest report has come."""
         return self.report is not None and self.report.stdout_bytes == self.stdout_bytes
 
     def feed(self, data: bytes) -> bytes:
-        """What of it the function itself wrote; the beginning of a mark is held back."""
+        """The bytes that the function itself wrote. What may begin a mark is held back."""
         data = self._held + data
         passed: list[bytes] = []
         latest = b""
@@ -109,8 +109,8 @@ class Marks:
             if text == _READY:
                 self.ready = True
                 continue
-            # A report comes with every byte that a function writes, if it writes them one by one:
-            # only the latest is worth the work.
+            # A function that writes single bytes causes a report for each, so only the latest is
+            # parsed.
             latest, report = data[start:at], text
         if latest and not self._take(report):
             passed.append(latest)
@@ -123,7 +123,7 @@ class Marks:
         return b"".join(passed)
 
     def finish(self) -> bytes:
-        """At the end of the stream: what was held back and is no mark."""
+        """At the end of the stream: the bytes that were held back and are no mark."""
         held, self._held = self._held, b""
         return held
 
@@ -138,7 +138,7 @@ class Marks:
 
 
 def parse_report(document: Any) -> Report | None:
-    """The report that a JSON document holds, or None if it is none."""
+    """The report in a JSON document, or None if it is no report."""
     if not isinstance(document, dict) or document.keys() != Report.__dataclass_fields__.keys():
         return None
     for name, most in _MOST.items():

@@ -1,4 +1,4 @@
-"""Requests: what callers hand in, and what goes to a function's stdin."""
+"""Checks what callers hand in, and encodes the request for a function's stdin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_TOKEN: Final = b'"internal_token":""}}\n'
 
 
 def parse_auth(auth: AuthContext | Mapping[str, Any]) -> AuthContext:
-    """The caller's identity, from what a trusted caller says it is.
+    """The identity of a caller, as a trusted caller states it.
 
     Raises:
         InvalidRequestError: a field is missing or of the wrong type.
@@ -58,12 +58,12 @@ def _validated(model: type[M], value: object, name: str) -> M:
 
 
 def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:
-    """The request document, on one line: what a function reads from its stdin.
+    """The request document as one line of JSON, for the function's stdin.
 
-    ASCII only, so that a lone surrogate in a caller's text survives as the escape that it was.
+    It is ASCII, so a lone surrogate in a caller's text stays the escape that it was.
 
     Raises:
-        InvalidRequestError: it is no JSON, nested too deep, or larger than `max_bytes`.
+        InvalidRequestError: a value has no form in JSON, or it is too deep or too large.
     """
     document = {
         "request_id": request.request_id,
@@ -79,7 +79,7 @@ def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:
         reason = _unwritable(document) or str(error).partition(";")[0]
         raise InvalidRequestError(f"the input cannot be written as JSON: {reason}") from None
     encoded = text.encode("ascii") + b"\n"
-    # The input itself is one level down.
+    # The input is one level down.
     if exceeds_depth(encoded, MAX_DEPTH + 1):
         raise _too_deep()
     if len(encoded) > max_bytes:
@@ -92,9 +92,9 @@ def encode_request(request: FunctionRequest, *, max_bytes: int) -> bytes:
 
 
 def add_token(encoded: bytes, token: str) -> bytes:
-    """An encoded request that has no internal token yet, with `token` in its place.
+    """An encoded request with `token` as its internal token.
 
-    A token is made when its invocation begins; the request was checked before that.
+    The request is checked first; the token is made when the invocation begins.
     """
     if not token:
         return encoded
@@ -108,7 +108,7 @@ def _too_deep() -> InvalidRequestError:
 
 
 def _unwritable(document: JsonObject) -> str:
-    """What in `document` JSON has no form for, and where; nothing if it is not that."""
+    """Which value in `document` has no form in JSON, and where; "" if all have one."""
     seen: set[int] = set()
     rest: list[tuple[str, Any]] = list(document.items())
     while rest:

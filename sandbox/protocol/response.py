@@ -1,18 +1,17 @@
-"""What a function wrote becomes its response: the rules of the contract, for the stdio interface.
+"""Turns a function's output into its response, by the rules of the contract for stdio.
 
-The first that matches wins:
+The first rule that matches wins:
 
 1. the whole of stdout is one JSON object;
 2. the last line that is not empty is a JSON object that has `success`; lines before it are logs;
 3. otherwise INVALID_RESPONSE, with the beginning of stdout and stderr in the details.
 
 An object with `error` and without `success` is a failure; one with neither is no response.
-A response is taken as soon as it is known: when stdout so far is one response object, with `output`
-or `error`, and the function has stopped writing for a moment (init's report tells that nothing is
-under way). What it would write later is not waited for.
-Bytes are kept up to the caps and no further. While bytes come, a cap that they go over is an
-exception, since the function is to be killed; what only turns out to be a log at the end, when
-the function has answered, is cut at the cap.
+The response is complete before the function ends when stdout so far is one response object, with
+`output` or `error`, and init reports that nothing is under way. Later output is not waited for.
+Bytes are kept up to the caps. A function that exceeds a cap while it writes causes an exception,
+because it is to be killed. Output that only turns out to be a log at the end, when the function has
+answered, is cut at the cap.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ if TYPE_CHECKING:
     from sandbox.protocol.logs import Line
     from sandbox.protocol.report import Report
 
-# How much of each stream an INVALID_RESPONSE shows.
+# Bytes of each stream that an INVALID_RESPONSE shows.
 SHOWN: Final = 2 * 1024
-# There can be millions. Each match begins behind a line's end, so that no byte is looked at twice.
+# There can be millions. Each match begins after a line's end, so no byte is scanned twice.
 _BLANK_LINES: Final = re.compile(rb"(?<=\n)\s*\n")
 
 
@@ -54,7 +53,7 @@ _BLANK_LINES: Final = re.compile(rb"(?<=\n)\s*\n")
 class Parsed:
     """The outcome that a function's output describes.
 
-    `well_formed`: it is a response, of success or of failure; else `error` is an
+    If it is `well_formed`, the function gave a response of success or failure. Else `error` is an
     INVALID_RESPONSE that says why not.
     """
 
@@ -73,10 +72,10 @@ class Usage:
 
 
 class Collector:
-    """What both interfaces share: logs, caps, and what init says on stderr.
+    """The common part of both interfaces: logs, caps, and init's reports.
 
     `max_output` and `max_logs` are in bytes; `now` gives the time stamps of the contract. `marks`
-    belong to the container; they are handed on where it serves several requests.
+    belong to the container, and are passed on if it serves several requests.
     """
 
     def __init__(
@@ -94,17 +93,17 @@ class Collector:
 
     @property
     def ready(self) -> bool:
-        """Whether the function is known to have booted, and waits for its request."""
+        """Whether the function has booted and waits for its request."""
         return self._marks.ready
 
     @property
     def complete(self) -> bool:
-        """Whether the response is known before the end of the stream."""
+        """Whether the response is known, before the end of the stream."""
         return False
 
     @property
     def settled(self) -> bool:
-        """Whether all has come that was written before the response, or the function has ended."""
+        """Whether everything written before the response has come, or the function has ended."""
         return self.complete or self.ended
 
     @property
@@ -119,7 +118,7 @@ class Collector:
 
     @property
     def ended(self) -> bool:
-        """Whether the function has ended, and all that it wrote has come."""
+        """Whether the function has ended, and all its output has come."""
         return self._marks.whole and self.report is not None and self.report.ended
 
     @property
@@ -129,7 +128,7 @@ class Collector:
 
     @property
     def spoiled(self) -> bool:
-        """Whether something came that has no place in the protocol."""
+        """Whether the function broke the protocol."""
         return False
 
     @property
@@ -139,17 +138,17 @@ class Collector:
 
     @property
     def log_bytes(self) -> int:
-        """What the logs take of their cap so far."""
+        """Bytes of the logs so far, as counted against their cap."""
         return self._log.size + self._stderr_lines.pending
 
     @property
     def filled(self) -> float:
-        """How much of a cap is used, of the one that is used most: from 0 to 1."""
+        """The used part of the fuller cap, from 0 to 1."""
         most = max(self.log_bytes / self._max_logs, self.output_bytes / self._max_output)
         return min(most, 1.0)
 
     def feed(self, chunk: Chunk) -> list[LogEntry]:
-        """Take what the container wrote; returns the log entries that it completes.
+        """Take output of the container; returns the log entries that it completes.
 
         Raises:
             LimitExceeded: the output or the logs went over their cap.
@@ -164,21 +163,21 @@ class Collector:
         return self._log.entries[before:]
 
     def finish(self) -> Parsed:
-        """The outcome, from all that was fed; called once, at the end."""
+        """The outcome of everything that was fed. Call it once, at the end."""
         with contextlib.suppress(LimitExceeded):
             self._feed_stderr(self._marks.finish())
             self._add_lines(self._stderr_lines.finish())
         return self._parse()
 
     def _feed_stderr(self, data: bytes) -> None:
-        # One byte more than is shown tells whether that is all.
+        # One byte more than is shown, to know whether there is more.
         self._stderr_head += data[: SHOWN + 1 - len(self._stderr_head)]
         self._log.check(self._stderr_lines.pending)
         self._add_lines(self._stderr_lines.feed(data))
         self._log.check(self._stderr_lines.pending)
 
     def _add_lines(self, lines: Iterable[Line]) -> None:
-        now = self._now()  # they came together
+        now = self._now()  # they came together, so they get one time
         for line in yield_to_threads(lines):
             self._log.add(line.entry(now), line.size)
 
@@ -186,7 +185,7 @@ class Collector:
         raise NotImplementedError
 
     def _look(self) -> None:
-        """Called after each chunk: time to see whether the response is there."""
+        """Look for the response; called after each chunk."""
 
     def _parse(self) -> Parsed:
         raise NotImplementedError
@@ -232,7 +231,7 @@ class StdioCollector(Collector):
         self._stdout = bytearray()
         self._complete = False
         self._looked_at = 0
-        # What `_find_response` said of so many bytes: parsing is not for free.
+        # The result of `_find_response` for so many bytes: parsing takes time.
         self._found: tuple[int, tuple[JsonObject | None, bytes, str]] | None = None
 
     def _feed_stdout(self, data: bytes) -> None:
@@ -240,7 +239,7 @@ class StdioCollector(Collector):
         self._count_output(len(data))
 
     def _look(self) -> None:
-        # Parsing again only what has doubled bounds the work, however the bytes come.
+        # Parsing again only after the size has doubled bounds the work, however the bytes come.
         if not self._marks.whole or len(self._stdout) < 2 * self._looked_at or not self._stdout:
             return
         self._looked_at = len(self._stdout)
@@ -252,17 +251,17 @@ class StdioCollector(Collector):
 
     @property
     def complete(self) -> bool:
-        """Whether stdout so far is a response, and nothing more is under way."""
+        """Whether stdout so far is a response, and init reports nothing under way."""
         return self._complete
 
     @property
     def answered(self) -> bool:
-        """Whether what came so far is a response, though the function has not ended."""
+        """Whether stdout so far is a response, though the function has not ended."""
         return self._find()[0] is not None
 
     def _find(self) -> tuple[JsonObject | None, bytes, str]:
         if self.output_bytes > self._max_output:
-            return None, b"", "it is over its cap"  # and not worth the copies that parsing takes
+            return None, b"", "it is over its cap"  # so parsing, which copies it, is not worth it
         if self._found is None or self._found[0] != len(self._stdout):
             self._found = len(self._stdout), _find_response(bytes(self._stdout))
         return self._found[1]
@@ -283,7 +282,7 @@ class StdioCollector(Collector):
 
 
 def _find_response(stdout: bytes) -> tuple[JsonObject | None, bytes, str]:
-    """The response document and what stands before it, or None, nothing, and the reason."""
+    """The response document and the bytes before it; or None, nothing, and the reason."""
     document, reason = _object(stdout)
     if document is not None:
         reason = _why_no_response(document)
@@ -299,7 +298,7 @@ def _find_response(stdout: bytes) -> tuple[JsonObject | None, bytes, str]:
 
 
 def error_from(document: JsonObject) -> FunctionError:
-    """The error of a response with `success: false`, in any of the forms that functions use."""
+    """The error of a failed response, in any of the forms that functions use."""
     error, code = document.get("error"), document.get("error_code")
     message: Any = error
     details: Any = None

@@ -1,4 +1,4 @@
-"""What one invocation does with its network, counted and held to its caps."""
+"""Counts the connections and bytes of one invocation, and holds it to its caps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.units import format_size
 if TYPE_CHECKING:
     from sandbox.config.settings import NetworkSettings
 
-# Under a wildcard a function chooses the names. What comes after so many counts as one.
+# Under a wildcard, a function chooses the names. Further names count as one entry.
 MOST_ENTRIES: Final = 100
 _OTHERS: Final = "(others)"
 
@@ -21,10 +21,10 @@ class CapExceededError(Exception):
     """A cap of `settings.network` was reached; the text says which, for the list of denied."""
 
 
-class Tally:
-    """Counts of one invocation. Written by the gateway's thread, read by any.
+class TrafficCounter:
+    """The counts of one invocation. The gateway's thread writes them, any thread reads them.
 
-    `places` are the connections that all invocations may have at once.
+    `places` are the connections that all invocations together may have at once.
     """
 
     def __init__(self, limits: NetworkSettings, places: threading.BoundedSemaphore) -> None:
@@ -38,10 +38,10 @@ class Tally:
         self._bytes = 0
 
     def connect(self) -> None:
-        """Count one connection more, until `disconnect`.
+        """Count one more connection, until `disconnect`.
 
         Raises:
-            CapExceededError: that is one too many; `disconnect` is not called for it.
+            CapExceededError: it is one too many. Do not call `disconnect` for it.
         """
         limits = self._limits
         with self._lock:
@@ -61,31 +61,31 @@ class Tally:
             self._open += 1
 
     def disconnect(self) -> None:
-        """A connection has ended."""
+        """Count the end of a connection."""
         with self._lock:
             self._open -= 1
             self._places.release()
 
     def connected(self, destination: str) -> None:
-        """A connection to `destination` was made."""
+        """Count a connection made to `destination`."""
         self._add(NetworkAllowed(destination=destination, connections=1))
 
     def failed(self, destination: str, reason: str) -> None:
-        """A connection to `destination`, which is allowed, came to nothing."""
+        """Count a failed connection to `destination`, which is allowed."""
         self._add(NetworkAllowed(destination=destination, failed=1, failure=reason))
 
     def sent(self, destination: str, count: int) -> None:
-        """`count` bytes go from the function to `destination`. Raises CapExceededError."""
+        """Count bytes from the function to `destination`. Raises CapExceededError."""
         self._transfer(count)
         self._add(NetworkAllowed(destination=destination, bytes_sent=count))
 
     def received(self, destination: str, count: int) -> None:
-        """`count` bytes go from `destination` to the function. Raises CapExceededError."""
+        """Count bytes from `destination` to the function. Raises CapExceededError."""
         self._transfer(count)
         self._add(NetworkAllowed(destination=destination, bytes_received=count))
 
     def deny(self, destination: str, reason: str) -> None:
-        """A connection to `destination` was refused, or ended by a cap."""
+        """Count a connection to `destination` that was refused, or ended by a cap."""
         with self._lock:
             key = destination, reason
             if key not in self._denied and len(self._denied) >= MOST_ENTRIES:

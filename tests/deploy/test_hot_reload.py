@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from sandbox.deploy.hot_reload import HotReload, Watcher, concerns
 from sandbox.deploy.validation import source_digest
 from sandbox.errors import BuildFailedError, InvalidManifestError, OverloadedError
 from sandbox.functions.registry import Registry
+from sandbox.testing import FakeEngine
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from sandbox.deploy.reload_events import WatchEvent
     from sandbox.functions.function import Function
+    from tests import fakes
 
 SCRIPT = "import json\nprint(json.dumps({'success': True}))\n"
 # For what must happen, on a machine that is busy.
@@ -429,6 +433,66 @@ def test_where_not_all_can_be_read_files_are_polled_and_it_says_so(functions: Pa
     assert changed == "('hello',)"
     assert "Permission denied" in reason
     assert "chmod" in hint
+
+
+# With a real `Sandbox`.
+
+
+@pytest.fixture
+def opened() -> Iterator[Counter[str]]:
+    """How often this process has opened each `.txt` file to read it, by name."""
+    counts: Counter[str] = Counter()
+    counting = True
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        if not counting or event != "open":
+            return
+        path, _, flags = arguments
+        if str(path).endswith(".txt") and flags & os.O_ACCMODE == os.O_RDONLY:
+            counts[Path(str(path)).name] += 1
+
+    sys.addaudithook(count)  # it cannot be taken away again
+    yield counts
+    counting = False
+
+
+def test_an_edit_is_read_once_to_hash_it_and_once_to_copy_it(
+    directory: fakes.Directory, opened: Counter[str]
+) -> None:
+    directory.write("edited", files={"edited.txt": "one"})
+    directory.write("other", files={"other.txt": "small: to remember its digest would not pay"})
+    engine = FakeEngine({"edited": lambda _: None, "other": lambda _: None})
+    with directory.sandbox(engine, pool={"enabled": False}) as sandbox:
+        events = sandbox.watch()
+
+        def reads() -> dict[str, int]:
+            """What the next reload reads."""
+            opened.clear()
+            next(events)
+            return dict(opened)
+
+        def save(text: str) -> None:
+            """As editors do: all at once, which is one reload."""
+            (directory.path.parent / "saved").write_text(text)
+            (directory.path.parent / "saved").rename(directory.path / "edited/edited.txt")
+
+        def served() -> str:
+            response = sandbox.invoke("edited")
+            assert response.stats is not None
+            return str(response.stats.version)
+
+        assert reads() == {"edited.txt": 2, "other.txt": 2}  # the control: both are new
+        first = served()
+        save("two")  # the watch begins with one more reload
+        next(events)
+
+        save("three")
+        assert reads() == {"edited.txt": 2, "other.txt": 1}
+        assert served() != first
+
+        save("one")  # the store has that version
+        assert reads() == {"edited.txt": 1, "other.txt": 1}
+        assert served() == first
 
 
 # What a change means, without any files.

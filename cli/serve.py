@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from sandbox.local.address import find_address
+from sandbox.server.http.operations import RESERVED
 from sandbox.server.lifecycle import Lifecycle
+from sandbox.server.service import Service
 from sandbox.server.telemetry.request_log import configure_logging
 
 from .local_socket import open_socket
@@ -15,9 +17,7 @@ from .options import Common, common_options
 from .screens import screen_for
 
 if TYPE_CHECKING:
-    from sandbox.config.settings import Settings
     from sandbox.local.server import LocalServer
-    from sandbox.server.service import Service
 
 
 @click.command
@@ -36,21 +36,19 @@ def serve(common: Common, host: str | None, port: int | None, watched: bool) -> 
     logs = configure_logging()
     screen = screen_for(common)
 
-    def load() -> Settings:
+    def build(before: Service | None) -> Service:
         settings = common.settings()
         given = {"host": host, "port": port}
         changed = {name: value for name, value in given.items() if value is not None}
-        if not changed:
-            return settings
-        return settings.with_server(changed)
+        if changed:
+            settings = settings.with_server(changed)
+        return Service.build(settings, common.functions, reserved=RESERVED, before=before)
 
     def open_for(service: Service) -> LocalServer | None:
         address = find_address(common.functions, common.settings_file, common.environment)
         return open_socket(address, service.sandbox, screen, invoker=service.dispatcher)
 
     try:
-        Lifecycle(
-            load, common.functions, reporter=screen, open_socket=open_for, watch=watched
-        ).run()
+        Lifecycle(build, reporter=screen, open_socket=open_for, watch=watched).run()
     finally:
         logs.close()

@@ -19,16 +19,13 @@ from sandbox.errors import InvalidSettingsError, SandboxError
 from sandbox.server.http.app import create_app
 from sandbox.server.http.connection_limits import bounded_protocol
 from sandbox.server.http.health import Readiness
-from sandbox.server.http.operations import RESERVED
-from sandbox.server.service import Service
 from sandbox.server.warm_up import WarmUp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from sandbox.config.settings import Settings
     from sandbox.deploy.reload_events import WatchEvent
+    from sandbox.server.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +63,9 @@ class Reporter(Protocol):
 class Lifecycle:
     """Runs services at one address until SIGTERM or SIGINT; a second one hurries.
 
-    `load` reads the settings, at first and on SIGHUP. With `watch`, functions are reloaded when
-    their files change. `open_socket` is called with each service that comes into force, to serve
-    the command line too.
+    `build` reads the settings and makes a service, at first and on SIGHUP; it is given the one
+    before. With `watch`, functions are reloaded when their files change. `open_socket` is called
+    with each service that comes into force, to serve the command line too.
 
     Raises:
         SandboxError: the settings or the database cannot be used.
@@ -76,15 +73,13 @@ class Lifecycle:
 
     def __init__(
         self,
-        load: Callable[[], Settings],
-        functions: Path,
+        build: Callable[[Service | None], Service],
         *,
         reporter: Reporter,
         open_socket: Callable[[Service], Companion | None],
         watch: bool,
     ) -> None:
-        self._load = load
-        self._functions = functions
+        self._build = build
         self._reporter = reporter
         self._open_socket = open_socket
         self._watch = watch
@@ -95,7 +90,7 @@ class Lifecycle:
         self._companions: list[Companion] = []
         # Services that were replaced, and the threads in which they end.
         self._replaced: list[tuple[Service, threading.Thread]] = []
-        self.service = Service.build(load(), functions, reserved=RESERVED)
+        self.service = build(None)
 
     def run(self) -> None:
         """Serve until the end. Every container is gone when it returns."""
@@ -143,7 +138,7 @@ class Lifecycle:
             if self._ended:
                 return
             try:
-                self._replace(self._load())
+                self._replace()
             except SandboxError as error:
                 log.error("the settings stay as they were: %s", error)
             except Exception:  # the edge of a thread
@@ -151,12 +146,12 @@ class Lifecycle:
             else:
                 log.info("settings, secrets and functions were read again")
 
-    def _replace(self, settings: Settings) -> None:
-        """Put a service with these settings into force; the one before finishes what it took."""
+    def _replace(self) -> None:
+        """Put another service into force; the one before finishes what it took."""
         before, companions = self.service, self._companions
-        after = Service.build(settings, self._functions, reserved=RESERVED, before=before)
+        after = self._build(before)
         for name in _FIXED:
-            if getattr(settings.server, name) != getattr(before.settings.server, name):
+            if getattr(after.settings.server, name) != getattr(before.settings.server, name):
                 log.warning("server.%s changes with the next start only", name)
         after.start()
         for companion in companions:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from sandbox.config.server_settings import TokenSettings
     from sandbox.config.settings import Settings
+    from sandbox.engine.base import Engine
     from sandbox.server.dispatch.observers import Observer
     from sandbox.server.telemetry.tracing import Tracing
 
@@ -67,12 +68,14 @@ class Service:
         *,
         reserved: Collection[str],
         before: Service | None = None,
+        engine: Engine | None = None,
     ) -> Self:
         """Everything that the settings ask for, nothing of it started.
 
         `reserved` are first segments of paths that no manifest's route gets.
         What it shares with the one `before`: figures go on, and internal tokens stay valid for
         invocations that still run there, unless another key signs them now.
+        `engine` replaces the Docker engine that the settings name; whoever hands one in closes it.
 
         Raises:
             InvalidSettingsError: the settings, the secrets or a key file cannot be used.
@@ -96,8 +99,9 @@ class Service:
             tracing = build_tracing(settings.server.tracing)
             if tracing is not None:
                 stack.callback(tracing.close)
-            engine = DockerEngine(settings.engine, observe=metrics.engine_call)
-            stack.callback(engine.close)
+            if engine is None:
+                engine = DockerEngine(settings.engine, observe=metrics.engine_call)
+                stack.callback(engine.close)
             sandbox = stack.enter_context(
                 Sandbox(
                     functions,

@@ -9,7 +9,7 @@ import pytest
 from sandbox.config.settings import Settings
 from sandbox.executions.database import database_url, open_database
 from sandbox.server.auth.api_keys import KeySpec, KeyStore
-from tests.server.plain import PlainSandbox, plain_server
+from tests.server.plain import PlainFunctions, plain_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sandbox.server.dispatch.dispatcher import Dispatcher
 
-Server = tuple["httpx.Client", PlainSandbox, "Dispatcher"]
+Server = tuple["httpx.Client", PlainFunctions, "Dispatcher"]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def given(response: httpx.Response) -> dict[str, Any]:
     return found
 
 
-def told(sandbox: PlainSandbox, function: str) -> list[str]:
+def told(sandbox: PlainFunctions, function: str) -> list[str]:
     return [item.message for item in sandbox.problems if item.function == function]
 
 

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sandbox.server.http.connection_limits import LARGEST_HEAD
-from tests.server.plain import PlainSandbox, Served, served
+from tests.server.plain import PlainFunctions, Served, served
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sandbox.testing import FakeContext
 
 PATIENCE = 0.5
 # Much longer than that; much shorter than for ever.
@@ -30,16 +32,18 @@ LARGE = 20_000_000
 FILE = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
 
 
-class Big(PlainSandbox):
+class Big(PlainFunctions):
     """Its function answers with more than any buffer takes."""
 
-    def run(self, name: str, input: Any, **options: Any) -> Any:
-        return "x" * (LARGE if input.get("large") else 1)
+    def answer(self, ctx: FakeContext) -> Any:
+        return "x" * (LARGE if ctx.input.get("large") else 1)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path, kind=Big, patience=PATIENCE, connections=8) as place:
+    with served(
+        tmp_path, kind=Big, function_limits={"output": "32mb"}, patience=PATIENCE, connections=8
+    ) as place:
         place.sandbox.write("big", "runtime: python")
         yield place
 

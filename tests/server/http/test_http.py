@@ -5,61 +5,66 @@ from __future__ import annotations
 import json
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 import pytest
 
-from sandbox import EngineUnavailableError, FunctionError, FunctionResponse, LogEntry
-from tests.server.plain import PlainSandbox, Served, served
+from sandbox import EngineUnavailableError, FunctionError
+from sandbox.testing import FakeFunction
+from tests.server.plain import PlainFunctions, Served, served
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sandbox.testing import FakeContext
 
-class Functions(PlainSandbox):
+
+class Functions(PlainFunctions):
     """What each of the functions does."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    special: ClassVar = {
+        name: FakeFunction(failures={"create": failure})
+        for name, failure in {
+            "away": EngineUnavailableError("nobody answers at /run/secret.sock"),
+            "broken": RuntimeError("in /home/secret"),
+        }.items()
+    }
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.go = threading.Event()
         self.ended = threading.Event()
 
-    def run(self, name: str, input: Any, **options: Any) -> Any:
-        return getattr(self, name.replace("-", "_"))(input, options)
+    def answer(self, ctx: FakeContext) -> Any:
+        return getattr(self, ctx.function)(ctx)
 
-    def echo(self, input: Any, options: Any) -> Any:
-        return {"input": input, "auth": options["auth"], "timeout": options["timeout"]}
+    def echo(self, ctx: FakeContext) -> Any:
+        return {"input": ctx.input, "auth": ctx.auth}
 
-    def sad(self, input: Any, options: Any) -> Any:
+    def sad(self, ctx: FakeContext) -> Any:
         return FunctionError(code="SAD", message="it is what it is")
 
-    def slow(self, input: Any, options: Any) -> Any:
+    def slow(self, ctx: FakeContext) -> Any:
         """Logs, then waits for whoever lets it go or ends it."""
-        options["on_log"](LogEntry(message="begun"))
-        options["cancellation"].on_cancel(self.ended.set)
-        wait_until(lambda: self.go.is_set() or self.ended.is_set())
-        if self.ended.is_set():
-            return FunctionError(code="CANCELLED", message="the caller went away")
+        ctx.log.info("begun")
+        wait_until(lambda: self.go.is_set() or ctx.process.killed.is_set())
+        if ctx.process.killed.is_set():
+            self.ended.set()
         return "done"
 
-    def chatty(self, input: Any, options: Any) -> Any:
-        logs = tuple(LogEntry(message=f"line {number}", timestamp="now") for number in range(5000))
-        return FunctionResponse(request_id="", success=True, output=1, logs=logs, answered=True)
+    def chatty(self, ctx: FakeContext) -> Any:
+        logs = [{"message": f"line {number}", "timestamp": "now"} for number in range(5000)]
+        ctx.process.respond({"success": True, "output": 1, "logs": logs})
+        ctx.process.exit()
 
-    def timeout(self, input: Any, options: Any) -> Any:
-        return FunctionError(code="TIMEOUT", message="over its time limit")
-
-    def away(self, input: Any, options: Any) -> Any:
-        raise EngineUnavailableError("nobody answers at /run/secret.sock")
-
-    def broken(self, input: Any, options: Any) -> Any:
-        raise RuntimeError("in /home/secret")
+    def stuck(self, ctx: FakeContext) -> Any:
+        ctx.process.stall()
 
 
-NAMES = ("echo", "sad", "slow", "chatty", "timeout", "away", "broken")
+NAMES = ("echo", "sad", "slow", "chatty", "stuck", "away", "broken")
 
 
 def write(server: Served) -> Served:
@@ -103,13 +108,13 @@ def events(response: httpx.Response) -> list[tuple[str, Any]]:
 
 
 def test_an_invocation_is_answered_with_the_response_of_the_contract(server: Served) -> None:
-    response = invoke(server, "echo", json={"name": "Ada"}, params={"timeout": "1500ms"})
+    response = invoke(server, "echo", json={"name": "Ada"})
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     document = response.json()
     assert document["success"] is True
     assert document["request_id"] == response.headers["x-request-id"]
-    assert document["output"] == {"input": {"name": "Ada"}, "auth": None, "timeout": 1.5}
+    assert document["output"] == {"input": {"name": "Ada"}, "auth": None}
     assert {"logs", "duration_ms", "stats"} <= document.keys()
 
 
@@ -126,10 +131,11 @@ def test_no_body_is_an_empty_input(server: Served) -> None:
 def test_a_functions_failure_is_an_answer_the_platforms_word_of_it_has_a_status(
     server: Served,
 ) -> None:
-    answered, killed = invoke(server, "sad"), invoke(server, "timeout")
+    answered, killed = invoke(server, "sad"), invoke(server, "stuck?timeout=50ms")
     assert (answered.status_code, answered.json()["error"]["code"]) == (200, "SAD")
     assert (killed.status_code, killed.json()["error"]["code"]) == (504, "TIMEOUT")
     assert killed.json()["success"] is False
+    assert killed.json()["error"]["details"]["limit"] == 0.05
 
 
 def test_what_is_wrong_with_functions_is_told_and_not_where_they_are(
@@ -286,8 +292,8 @@ def test_the_log_of_an_execution_is_streamed_while_it_runs(server: Served) -> No
         rest = [line for line in lines if line]
     assert rest[0] == "event: execution"
     assert json.loads(rest[1].removeprefix("data: "))["status"] == "succeeded"
-    # Afterwards there is what was kept: of this function, which answers no log, how it ended.
-    assert [name for name, _ in events(server.client.get(f"{path}/logs"))] == ["execution"]
+    # Afterwards there is what was kept.
+    assert [name for name, _ in events(server.client.get(f"{path}/logs"))] == ["log", "execution"]
 
 
 def test_an_invocation_streams_its_log_and_then_its_response(server: Served) -> None:
@@ -352,7 +358,7 @@ def test_what_the_platform_could_not_serve_may_be_sent_again(server: Served) -> 
     key = {"idempotency-key": "one"}
     for _ in range(2):
         assert invoke(server, "away", headers=key).status_code == 503
-    assert len(server.sandbox.invoked) == 2
+    assert len(server.client.get("/api/executions").json()["executions"]) == 2
 
 
 def test_a_second_one_while_the_first_runs_is_told_so(server: Served) -> None:
@@ -389,8 +395,9 @@ def test_a_form_becomes_the_input_and_its_files(server: Served) -> None:
             ("b", ("../b", bytes(2_000_000))),
         ],
     )
-    assert response.json()["output"]["input"] == {"name": "Ada", "tag": ["a", "b"]}
-    one, two = server.sandbox.invoked[0][2]["files"]
+    given = response.json()["output"]["input"]
+    one, two = given.pop("_files")
+    assert given == {"name": "Ada", "tag": ["a", "b"]}
     assert one == {
         "name": "name", "filename": "a.txt", "content_type": "text/plain", "size": 5,
         "data": "aGVsbG8=",
@@ -438,8 +445,8 @@ def test_a_form_with_as_much_as_is_allowed(server: Served) -> None:
     parts = [FIELD % b"a"] * 1000 + [FILE % at for at in range(100)]
     headers = {"content-type": "multipart/form-data; boundary=x"}
     response = invoke(server, "echo", content=form(*parts), headers=headers)
-    assert len(response.json()["output"]["input"]["a"]) == 1000
-    assert len(server.sandbox.invoked[0][2]["files"]) == 100
+    given = response.json()["output"]["input"]
+    assert (len(given["a"]), len(given["_files"])) == (1000, 100)
 
 
 def test_a_stranger_gets_nowhere(guarded: Served) -> None:

@@ -17,7 +17,7 @@ from sandbox.errors import OverloadedError
 from sandbox.executions.model import ExecutionQuery
 from sandbox.server.events.signatures import SignatureScheme, is_genuine
 from sandbox.server.http.webhooks import MOST_LARGE, SMALL, _LargeBodies
-from tests.server.plain import PlainSandbox, plain_server
+from tests.server.plain import PlainFunctions, plain_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import httpx
 
     from sandbox.server.dispatch.dispatcher import Dispatcher
+    from sandbox.testing import FakeContext
 
 SECRET = "it is a secret"
 MANIFEST = """
@@ -104,13 +105,15 @@ def test_no_header_is_too_strange(value: str, body: bytes, form: str) -> None:
     assert not genuine(value, body, form=form)
 
 
-Server = tuple["httpx.Client", PlainSandbox, "Dispatcher"]
+Server = tuple["httpx.Client", PlainFunctions, "Dispatcher"]
 
 
-def answer(name: str, input: Any) -> Any:
-    if input.get("fail"):
-        return FunctionError(code=input["fail"], message="no")
-    return {"challenge": input.get("challenge"), "saw": input}
+def answer(ctx: FakeContext) -> Any:
+    if ctx.input.get("stall"):
+        ctx.process.stall()
+    if ctx.input.get("fail"):
+        return FunctionError(code=ctx.input["fail"], message="no")
+    return {"challenge": ctx.input.get("challenge"), "saw": ctx.input}
 
 
 @pytest.fixture
@@ -130,7 +133,7 @@ def deliver(
 
 def test_a_webhook_that_waits_is_given_the_response(server: Server) -> None:
     client, sandbox, dispatcher = server
-    sandbox.write("f", manifest(config={"timeout": "3s"}))
+    sandbox.write("f", manifest())
     response = deliver(
         client, {"ref": "main"}, "f?a=1", authorization="Bearer x", cookie="c=1", x_event="push"
     )
@@ -146,11 +149,17 @@ def test_a_webhook_that_waits_is_given_the_response(server: Server) -> None:
     assert about["headers"]["x-event"] == "push"
     # Neither what others prove themselves with, nor the signature.
     assert not {"authorization", "cookie", "x-signature"} & set(about["headers"])
-    ((_, _, options),) = sandbox.invoked
-    assert options["timeout"] == 3.0
+    assert len(sandbox.invoked) == 1
     execution = dispatcher.get(document["request_id"])
     assert execution is not None
     assert (execution.caller, execution.trigger) == ("webhook:f", "webhook")
+
+
+def test_a_webhook_has_the_time_limit_of_its_config(server: Server) -> None:
+    client, sandbox, _ = server
+    sandbox.write("f", manifest(config={"timeout": "50ms"}))
+    error = deliver(client, {"stall": True}).json()["error"]
+    assert (error["code"], error["details"]["limit"]) == ("TIMEOUT", 0.05)
 
 
 def test_a_webhook_that_does_not_wait_is_put_on_record(server: Server) -> None:
@@ -283,9 +292,9 @@ def test_a_delivery_that_comes_twice_runs_once(server: Server, mode: str) -> Non
 
 def test_a_delivery_that_failed_may_come_again(server: Server) -> None:
     client, sandbox, _ = server
-    sandbox.write("f", manifest(config={"delivery_header": "X-Delivery"}))
+    sandbox.write("f", manifest(config={"delivery_header": "X-Delivery", "timeout": "50ms"}))
     for _ in range(2):
-        assert deliver(client, {"fail": "TIMEOUT"}, x_delivery="1").status_code == 504
+        assert deliver(client, {"stall": True}, x_delivery="1").status_code == 504
     assert len(sandbox.invoked) == 2
 
 

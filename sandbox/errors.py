@@ -135,12 +135,10 @@ class SandboxError(Exception):
 
     @property
     def http_status(self) -> int:
-        """The HTTP status that the contract gives this code."""
         return CODES[self.code].http_status
 
     @property
     def exit_code(self) -> ExitCode:
-        """The exit code of the command line for this code."""
         return CODES[self.code].exit_code
 
     def __str__(self) -> str:

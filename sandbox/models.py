@@ -83,7 +83,6 @@ class _Document:
     """A value that is a part of the response document."""
 
     def to_dict(self) -> JsonObject:
-        """The fields as JSON values."""
         return {name: _plain(value) for name, value in vars(self).items()}
 
 

@@ -172,7 +172,6 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """How many tokens are valid now."""
         self.sweep()
         return len(self._active)
 

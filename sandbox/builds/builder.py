@@ -101,7 +101,6 @@ class Builder:
         self._network.close()
 
     def image(self, name: str) -> str:
-        """The id of an image, up to date."""
         return catalog.require(self._engine, name).id
 
     def produce(self, key: str, job: Job) -> Bundle:
@@ -144,11 +143,9 @@ class Builder:
             raise BuildFailedError(f"what it left cannot be used: {problems}") from None
 
     def cached(self, key: str) -> Bundle | None:
-        """What was kept under `key`."""
         return self._store.cached(key)
 
     def merge(self, parts: Sequence[Bundle], *, without: Sequence[str] = ()) -> Bundle:
-        """One bundle of several; see `BundleStore.merge`."""
         return self._store.merge(parts, without=without)
 
     @contextlib.contextmanager

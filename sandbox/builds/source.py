@@ -32,7 +32,6 @@ class BundleSource:
         return path.read_bytes()
 
     def has_directory(self, name: str) -> bool:
-        """Whether a directory of that name stands at the top."""
         return (self._path / name).is_dir()
 
     def scripts(self) -> Iterator[bytes]:

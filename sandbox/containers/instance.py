@@ -79,7 +79,6 @@ class Instance:
 
     @property
     def usable(self) -> bool:
-        """Whether it can still take a request."""
         return not (self.ended or self.failure or self.flood or self.collector.init_error)
 
     @property

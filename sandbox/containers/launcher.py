@@ -107,7 +107,6 @@ class Launcher:
         self._removers.submit(self._discard, instance, let_finish)
 
     def remove(self, instance: Instance) -> None:
-        """Remove an instance, and return when it is gone."""
         try:
             instance.container.remove()
         finally:

@@ -119,7 +119,6 @@ class Deployer:
             self._deployed[function.name] = function, deployment
 
     def retain(self, names: Collection[str]) -> None:
-        """Forget all functions but these."""
         with self._lock:
             for name in self._deployed.keys() - set(names):
                 del self._deployed[name]

@@ -57,7 +57,6 @@ class Check:
     hint: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """The check as plain values, for JSON."""
         return asdict(self)
 
 

@@ -50,7 +50,6 @@ class Advisory:
         return " or ".join(dict.fromkeys(before for _, before in self.affected))
 
     def affects(self, version: Version) -> bool:
-        """Whether that version has it."""
         return any(_known(first) <= version < _known(before) for first, before in self.affected)
 
 

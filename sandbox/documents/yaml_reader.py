@@ -59,7 +59,6 @@ class Node:
     depth: int = 0
 
     def find(self, *path: str | int) -> Node | None:
-        """The node at `path`, or None."""
         node: Node | None = self
         for step in path:
             node = node.children.get(step) if node else None

@@ -63,13 +63,10 @@ class HostMounts:
     carries_sockets = True
 
     def deliver(self, spec: ContainerSpec) -> ContainerSpec:
-        """`spec` as it is."""
         return spec
 
     def lend(self, spec: ContainerSpec) -> AbstractContextManager[ContainerSpec]:
-        """`spec` as it is."""
         return contextlib.nullcontext(spec)
 
     def prune(self) -> list[str]:
-        """Nothing was kept."""
         return []

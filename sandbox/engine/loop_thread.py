@@ -46,7 +46,6 @@ class LoopThread:
         return done
 
     def close(self) -> None:
-        """Stop the loop and its thread."""
         loop = self._ready.result()
         loop.call_soon_threadsafe(loop.stop)
         self._thread.join()

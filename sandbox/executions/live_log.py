@@ -52,7 +52,6 @@ class LiveLog:
         self._closed = False
 
     def add(self, entry: LogEntry) -> None:
-        """Append an entry, and drop the oldest if they are too many."""
         size = len(entry.message) + (len(str(entry.data)) if entry.data else 0)
         with self._lock:  # the condition's own lock, which is faster to enter by itself
             self._entries.append((entry, size))
@@ -63,7 +62,6 @@ class LiveLog:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Tell followers that this was the last entry."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -74,7 +72,6 @@ class LiveLog:
             self._changed.notify_all()
 
     def entries(self) -> list[LogEntry]:
-        """All entries that are kept."""
         with self._changed:
             return [entry for entry, _ in self._entries]
 

@@ -97,7 +97,6 @@ class ExecutionStore:
         return self._writer.get(id) or queries.find(self.database, id)
 
     def list(self, wanted: ExecutionQuery) -> queries.Page:
-        """See `queries.find_page`."""
         self._writer.flush(timeout=1.0)
         return queries.find_page(self.database, wanted)
 

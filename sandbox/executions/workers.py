@@ -51,7 +51,6 @@ class Workers:
         )
 
     def start(self) -> None:
-        """Start the threads."""
         self._maintainer.start()
         self._claimer.start()
 

@@ -73,7 +73,6 @@ class Writer:
 
     @property
     def failing(self) -> bool:
-        """Whether the last attempt to write has failed."""
         return self._failing
 
     def put(self, execution: Execution) -> None:

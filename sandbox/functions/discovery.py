@@ -156,7 +156,6 @@ class _Search:
             self._assemble(description, real)
 
     def _names(self, base: str) -> list[str]:
-        """The names in a directory, sorted."""
         with os.scandir(self._root / base) as entries:
             names = [entry.name for entry in islice(entries, _MOST_ENTRIES + 1)]
         if len(names) > _MOST_ENTRIES:

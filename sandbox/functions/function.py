@@ -118,7 +118,6 @@ class Folder:
             return False
 
     def executables(self) -> Sequence[str]:
-        """The names of the executable files at its top."""
         return self._executables
 
     @cached_property

@@ -183,7 +183,6 @@ class Manifest(_Part):
 
     @property
     def webhooks(self) -> tuple[Hook, ...]:
-        """The hooks of type webhook."""
         return tuple(hook for hook in self.hooks if hook.type == "webhook")
 
 

@@ -53,7 +53,6 @@ class Allocation:
 
     @property
     def hosts_file(self) -> str:
-        """The text of `/etc/hosts`."""
         return "".join(f"{address}\t{name}\n" for name, address in self.hosts.items())
 
 

@@ -60,7 +60,6 @@ class Dialer:
             raise UnreachableError("no connection in time (network.connect_timeout)") from None
 
     def close(self) -> None:
-        """Give up pending lookups."""
         for pin in self._pins.values():
             pin.cancel()
 

@@ -79,7 +79,6 @@ class Gateway:
         self._traffic = self._gateways.traffic()
 
     def stats(self) -> NetworkStats:
-        """The traffic since `begin`."""
         return self._traffic.stats()
 
     def close(self) -> None:
@@ -160,7 +159,6 @@ class Gateways:
 
     @property
     def loop(self) -> LoopThread:
-        """The thread that serves all gateways."""
         with self._lock:
             if self._loop is None:
                 self._loop = LoopThread()
@@ -179,11 +177,9 @@ class Gateways:
             return path
 
     def traffic(self) -> TrafficCounter:
-        """A counter for one invocation, at zero."""
         return TrafficCounter(self.settings, self._places)
 
     def forget(self, gateway: Gateway) -> None:
-        """Drop a gateway that was closed."""
         with self._lock:
             self._open.discard(gateway)
 

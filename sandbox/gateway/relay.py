@@ -62,7 +62,6 @@ class Relay:
             self._listen(listening)
 
     async def close(self) -> None:
-        """End every connection at once, and the listening sockets."""
         for listening in self._sockets:
             self._loop.remove_reader(listening)
             listening.close()
@@ -79,7 +78,6 @@ class Relay:
         self._loop.add_reader(listening, self._take, listening)
 
     def _pause(self, listening: socket.socket) -> None:
-        """Accept no connection there for a while."""
         self._loop.remove_reader(listening)
         self._pauses[listening] = self._loop.call_later(_PAUSE, self._listen, listening)
 
@@ -116,7 +114,6 @@ class Relay:
     async def _serve(
         self, client: socket.socket, route: GatewayRoute | None, traffic: TrafficCounter
     ) -> None:
-        """Serve one connection until its end."""
         try:
             if route is None:
                 await self._proxy(client, traffic)
@@ -172,7 +169,6 @@ class Relay:
                 await self._join(client, upstream, name, traffic, first=rest)
 
     async def _header(self, client: socket.socket) -> tuple[bytes, bytes]:
-        """The request's header, and the bytes after it."""
         data = b""
         while connect.HEADER_END not in data:
             if len(data) > connect.MAX_HEADER:

@@ -61,13 +61,11 @@ class TrafficCounter:
             self._open += 1
 
     def disconnect(self) -> None:
-        """Count the end of a connection."""
         with self._lock:
             self._open -= 1
             self._places.release()
 
     def connected(self, destination: str) -> None:
-        """Count a connection made to `destination`."""
         self._add(NetworkAllowed(destination=destination, connections=1))
 
     def failed(self, destination: str, reason: str) -> None:
@@ -93,7 +91,6 @@ class TrafficCounter:
             self._denied[key] += 1
 
     def stats(self) -> NetworkStats:
-        """The counts so far."""
         with self._lock:
             return NetworkStats(
                 allowed=tuple(self._allowed.values()),

@@ -111,7 +111,6 @@ class _Builder:
         self._root = recipes.folder()
 
     def build(self, names: Sequence[str], *, base: str | None, force: bool) -> None:
-        """Build what is to build, in the order of `RECIPES`."""
         stale = {name for name in names if force or not self._current(name, base)}
         needed = {needed for name in stale for needed in RECIPES[name].needs}
         stale |= {name for name in needed if force or not self._current(name, base)}

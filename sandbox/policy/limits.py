@@ -58,7 +58,6 @@ class Policy:
 
     @property
     def shm(self) -> int:
-        """Size of `/dev/shm`."""
         return min(self.tmp, LARGEST_SHM)
 
 

@@ -42,7 +42,6 @@ class IdleListener:
         self._poller.register(self._wakeup, select.EPOLLIN)
 
     def register(self, instance: Instance) -> None:
-        """Watch the output of an instance that becomes idle."""
         descriptor = instance.container.fileno()
         self._parked[descriptor] = instance
         self._poller.register(descriptor, select.EPOLLIN)
@@ -60,7 +59,6 @@ class IdleListener:
         return instance
 
     def wake(self) -> None:
-        """Have `on_change` called soon."""
         self._start()
         os.eventfd_write(self._wakeup, 1)
 

@@ -76,7 +76,6 @@ class Demand:
 
     @property
     def containers(self) -> int:
-        """How many containers it has, in any state."""
         return self.ready + self.booting + self.busy
 
     @property

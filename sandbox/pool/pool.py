@@ -431,7 +431,6 @@ class Pool:
             version.failed(reason, time.monotonic())
 
     def _expire_boots(self) -> None:
-        """Remove instances that take too long to boot."""
         now = time.monotonic()
         for version in list(self._version_pools.values()):
             while version.booting and version.booting[0].boot_deadline <= now:

@@ -39,7 +39,6 @@ class Waiter:
 
     @property
     def served(self) -> bool:
-        """Whether it has an instance, or an error."""
         return self.instance is not None or self.error is not None
 
 
@@ -77,7 +76,6 @@ class VersionPool:
 
     @property
     def containers(self) -> int:
-        """How many instances it has, in any state."""
         return len(self.ready) + self.coming + self.busy
 
     @property
@@ -97,20 +95,17 @@ class VersionPool:
         return self.booting.popleft() if self.booting else None
 
     def put(self, instance: Instance) -> None:
-        """Keep an idle instance."""
         if instance.requests:
             self.ready.appendleft(instance)  # the fresh ones stay fresh
         else:
             (self.ready if instance.ready else self.booting).append(instance)
 
     def drop(self, instance: Instance) -> None:
-        """Take out an idle instance."""
         for kept in (self.ready, self.booting):
             if instance in kept:
                 kept.remove(instance)
 
     def assign(self, waiter: Waiter, instance: Instance) -> None:
-        """Give an idle instance to a waiter."""
         self.busy += 1
         instance.granted_at = waiter.granted_at
         waiter.instance = instance
@@ -127,13 +122,11 @@ class VersionPool:
         self.failure = ""
 
     def failed(self, reason: str, now: float) -> None:
-        """Note a boot that failed."""
         self.boot_failures += 1
         self.failed_at = now
         self.failure = reason
 
     def demand(self, max_warm: int) -> Demand:
-        """The input of `sandbox.pool.plan` for this version."""
         policy = self.deployment.policy
         # A container that serves several requests comes back, so it needs no replacement.
         returning = self.busy if self.deployment.reuse > 1 else 0

@@ -68,7 +68,6 @@ class HandlerCollector(Collector):
 
     @property
     def complete(self) -> bool:
-        """Whether the response has come."""
         return self._response is not None
 
     @property
@@ -84,7 +83,6 @@ class HandlerCollector(Collector):
 
     @property
     def init_error(self) -> FunctionError | None:
-        """Why the handler could not be imported, if it said so."""
         return self._init_error
 
     def _feed_stdout(self, data: bytes) -> None:

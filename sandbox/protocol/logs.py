@@ -42,7 +42,6 @@ class Line(NamedTuple):
     cut: bool
 
     def entry(self, timestamp: str) -> LogEntry:
-        """The line as a log entry."""
         text = text_of(self.data, whole=not self.cut) + (CUT if self.cut else "")
         return LogEntry(message=text, timestamp=timestamp)
 
@@ -61,7 +60,6 @@ class LineSplitter:
         return self._length
 
     def feed(self, data: bytes) -> Iterator[Line]:
-        """The lines that these bytes complete."""
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
             if self._length or end - start > self._longest:

@@ -70,7 +70,6 @@ class Report:
 
     @property
     def ended(self) -> bool:
-        """Whether the command has ended."""
         return self.exit_code is not None or self.signal is not None
 
 

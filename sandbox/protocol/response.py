@@ -108,12 +108,10 @@ class Collector:
 
     @property
     def entries(self) -> Sequence[LogEntry]:
-        """The log entries so far."""
         return self._log.entries
 
     @property
     def report(self) -> Report | None:
-        """Init's latest report."""
         return self._marks.report
 
     @property
@@ -123,7 +121,6 @@ class Collector:
 
     @property
     def init_error(self) -> FunctionError | None:
-        """Why the function could not boot, if it said so."""
         return None
 
     @property

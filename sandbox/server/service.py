@@ -143,7 +143,6 @@ class Service:
         return service
 
     def gauges(self) -> Gauges:
-        """The state of the service at this moment."""
         try:
             queued = self.dispatcher.queued
         except DatabaseUnavailableError:

@@ -321,7 +321,6 @@ class BundleStore:
             return self._take(digest)
 
     def _note(self, key: str, bundle: Bundle) -> Bundle:
-        """Record that `key` gives `bundle`."""
         with self.scratch() as temporary:
             note = temporary / "digest"
             note.write_text(bundle.digest)
@@ -329,7 +328,6 @@ class BundleStore:
         return bundle
 
     def _forget_builds(self) -> None:
-        """Remove the records of builds whose bundles are gone."""
         for note in self._builds.iterdir():
             digest = note.read_text(errors="replace")
             if not (_DIGEST.fullmatch(digest) and (self._bundles / digest).is_dir()):

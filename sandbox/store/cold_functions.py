@@ -24,7 +24,6 @@ class ColdFunctions:
         self._directory = store / "cold"
 
     def add(self, digest: str, reason: str) -> None:
-        """Note why this version is not booted ahead."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
         unfinished = self._directory / f".{uuid.uuid4().hex}"
         unfinished.write_text(reason[:_LONGEST])

@@ -93,7 +93,6 @@ class Leases:
         }
 
     def forget(self, digest: str) -> None:
-        """Forget a bundle that was removed, within `removing`."""
         (self._used / digest).unlink(missing_ok=True)
 
     def _let_go(self) -> None:

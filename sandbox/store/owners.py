@@ -45,7 +45,6 @@ class Owner:
         unnamed.rename(self._path)
 
     def labels(self, function: str) -> dict[str, str]:
-        """The labels of a container that serves `function`."""
         return {LABEL_OWNER: self.id, LABEL_STORE: self.store_id, LABEL_FUNCTION: function}
 
     def close(self) -> None:

@@ -37,7 +37,6 @@ class Finding:
     seen: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as plain values, for JSON."""
         return asdict(self)
 
 

@@ -46,7 +46,6 @@ class DockerContainer:
         self._removed = False
 
     def start(self) -> None:
-        """Start its process. Raises ContainerStartError."""
         try:
             with translated("start a container"):
                 self._client.start(self.id)
@@ -54,27 +53,22 @@ class DockerContainer:
             raise ContainerStartError(error.explanation or str(error)) from error
 
     def send(self, data: bytes, *, end: bool = False) -> None:
-        """Queue bytes for stdin; what the stream takes at once goes at once."""
         self._outgoing = memoryview(bytes(self._outgoing) + data)
         self._end_pending = self._end_pending or end
         self._flush()
 
     @property
     def sending(self) -> bool:
-        """Whether the stream has not taken yet all that was sent."""
         return bool(self._outgoing) or self._end_pending
 
     @property
     def received(self) -> bool:
-        """Whether `receive` need not look at the stream."""
         return bool(self._received) or self._ended
 
     def fileno(self) -> int:
-        """The descriptor of the attached stream."""
         return self._socket.fileno()
 
     def receive(self, deadline: float) -> Chunk | None:
-        """The next bytes, or None at the end; delivers what `send` queued. Raises TimeoutError."""
         while not self.received:
             remaining = max(deadline - time.monotonic(), 0.0)
             self._exchange(remaining)
@@ -83,7 +77,6 @@ class DockerContainer:
         return self._received.popleft() if self._received else None
 
     def _exchange(self, seconds: float) -> None:
-        """Read what is there, and write what `send` queued; wait that long for something to do."""
         if not seconds and not self.sending:
             self._read()
             return
@@ -126,12 +119,10 @@ class DockerContainer:
             self._ended = True
 
     def kill(self) -> None:
-        """Kill every process in it; one that has ended already is left as it is."""
         with translated("kill a container"), ignoring(404, 409):
             self._client.kill(self.id)
 
     def wait(self, timeout: float) -> Exit:
-        """How it ended. Raises TimeoutError while it still runs after `timeout` seconds."""
         try:
             with translated("wait for a container"):
                 self._client.wait(self.id, timeout=max(timeout, 0.001))
@@ -164,7 +155,6 @@ class DockerContainer:
             return bool(list(events))
 
     def remove(self) -> None:
-        """Close its streams, kill it if it runs, and remove it. May be called twice."""
         # First: the engine waits with the end of a container until its output has been taken.
         self.close()
         if not self._removed:
@@ -172,7 +162,6 @@ class DockerContainer:
             self._removed = True
 
     def close(self) -> None:
-        """Close the attached stream. May be called twice."""
         response = getattr(self._attached, "_response", None)
         if response is not None:
             with contextlib.suppress(OSError):

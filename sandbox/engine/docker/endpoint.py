@@ -54,7 +54,6 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """The address, as the SDK takes it."""
         if self.local:
             return f"unix://{self.path}"
         return f"tcp://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"

@@ -58,7 +58,6 @@ class DockerEngine:
 
     @property
     def local(self) -> bool:
-        """Whether it is this machine's, where a path means the same to both of us."""
         return self._endpoint.local
 
     @property
@@ -102,7 +101,6 @@ class DockerEngine:
         return DockerVolumes(self._client)
 
     def info(self) -> EngineInfo:
-        """What the engine is and can do; asked once. Raises EngineUnavailableError."""
         with self._asking:
             if self._info is None:
                 self._info = retried("ask the engine what it is", self._ask_info)
@@ -128,7 +126,6 @@ class DockerEngine:
         )
 
     def create(self, spec: ContainerSpec) -> DockerContainer:
-        """A container for `spec`, attached and not started. See `Engine.create`."""
         client = self._client
         try:
             with translated("create a container"):
@@ -159,7 +156,6 @@ class DockerEngine:
         )
 
     def containers(self, labels: Mapping[str, str]) -> list[ContainerInfo]:
-        """All containers that carry these labels. See `Engine.containers`."""
         listed = retried(
             "list containers",
             lambda: self._client.containers(all=True, filters={"label": _label_filters(labels)}),
@@ -170,69 +166,56 @@ class DockerEngine:
         ]
 
     def describe(self, container_id: str) -> str:
-        """All that the engine has on record of a container, as JSON text."""
         return retried(
             "inspect a container",
             lambda: json.dumps(self._client.inspect_container(container_id)),
         )
 
     def remove(self, container_id: str) -> None:
-        """Kill and remove a container by id; one that is gone already is no error."""
         retried("remove a container", lambda: remove_container(self._client, container_id))
 
     def image(self, reference: str) -> Image | None:
-        """The image of that name, or None."""
         return retried("look up an image", lambda: self._images.image(reference))
 
     def images(self, labels: Mapping[str, str]) -> Sequence[Image]:
-        """All images that carry these labels."""
         return retried("list images", lambda: self._images.images(labels))
 
     def build_image(
         self, context: Path, *, tag: str, build_args: Mapping[str, str], labels: Mapping[str, str]
     ) -> Iterator[str]:
-        """Build a Dockerfile; yields its output. See `Engine.build_image`."""
         with translated("build an image"):
             yield from self._images.build_image(
                 context, tag=tag, build_args=build_args, labels=labels
             )
 
     def import_image(self, archive: Path, *, tag: str, labels: Mapping[str, str]) -> None:
-        """Make an image out of a tar archive of a root file system."""
         with translated("import an image"):
             self._images.import_image(archive, tag=tag, labels=labels)
 
     def remove_image(self, name: str) -> bool:
-        """Remove an image by name or id. Returns whether it is gone: one in use stays."""
         return retried("remove an image", lambda: self._images.remove_image(name))
 
     def volume(self, name: str) -> Volume | None:
-        """The volume of that name, or None."""
         return retried("look up a volume", lambda: self._volumes.volume(name))
 
     def volumes(self, labels: Mapping[str, str]) -> Sequence[Volume]:
-        """All volumes that carry these labels."""
         return retried("list volumes", lambda: self._volumes.volumes(_label_filters(labels)))
 
     def create_volume(self, name: str, *, labels: Mapping[str, str]) -> Volume:
-        """A new volume, with nothing in it."""
         return retried("create a volume", lambda: self._volumes.create(name, labels=labels))
 
     def fill_volume(
         self, name: str, archive: Path, *, image: str, labels: Mapping[str, str]
     ) -> None:
-        """Lay out a tar archive in a volume. See `Engine.fill_volume`."""
         retried(
             "fill a volume",
             lambda: self._volumes.fill(name, archive, image=image, labels=labels),
         )
 
     def remove_volume(self, name: str) -> bool:
-        """Remove a volume. Returns whether it is gone: one in use stays."""
         return retried("remove a volume", lambda: self._volumes.remove(name))
 
     def close(self) -> None:
-        """Close the connections to the engine."""
         if self._client_or_none is not None:
             self._client_or_none.close()
             self._client_or_none = None

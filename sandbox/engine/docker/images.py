@@ -34,7 +34,6 @@ class DockerImages:
         self._client = client
 
     def image(self, reference: str) -> Image | None:
-        """The image of that name, or None."""
         try:
             found = self._client.inspect_image(reference)
         except docker.errors.ImageNotFound:
@@ -42,7 +41,6 @@ class DockerImages:
         return _image(found, (found.get("Config") or {}).get("Labels"))
 
     def images(self, labels: Mapping[str, str]) -> list[Image]:
-        """All images that carry these labels ("" stands for any value)."""
         wanted = [f"{name}={value}" if value else name for name, value in labels.items()]
         return [
             _image(found, found.get("Labels"))
@@ -83,7 +81,6 @@ class DockerImages:
             raise _failure(tag, error.explanation or str(error), last_lines) from error
 
     def import_image(self, archive: Path, *, tag: str, labels: Mapping[str, str]) -> None:
-        """Make an image of one layer out of a tar archive of a root file system."""
         repository, _, version = tag.partition(":")
         self._client.import_image(
             src=str(archive),
@@ -93,7 +90,6 @@ class DockerImages:
         )
 
     def remove_image(self, name: str) -> bool:
-        """Remove an image by name or id. Returns whether it is gone: one in use stays."""
         return gone_after(lambda: self._client.remove_image(name))
 
 

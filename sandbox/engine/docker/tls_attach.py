@@ -77,7 +77,6 @@ class Attacher:
         return stream
 
     def close(self) -> None:
-        """End every tunnel. May be called twice."""
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
@@ -126,7 +125,6 @@ class _Stream(socket.socket):
         self.on_close: Callable[[], None] = lambda: None
 
     def close(self) -> None:
-        """Close it. May be called twice."""
         super().close()
         self.on_close()
 

@@ -28,23 +28,19 @@ class DockerVolumes:
         self._client = client
 
     def volume(self, name: str) -> Volume | None:
-        """The volume of that name, or None."""
         try:
             return _volume(self._client.inspect_volume(name))
         except docker.errors.NotFound:
             return None
 
     def volumes(self, label_filters: list[str]) -> list[Volume]:
-        """All volumes that carry these labels."""
         listed = self._client.volumes(filters={"label": label_filters})
         return [_volume(found) for found in listed["Volumes"] or ()]
 
     def create(self, name: str, *, labels: Mapping[str, str]) -> Volume:
-        """A new volume, or the one that has the name already."""
         return _volume(self._client.create_volume(name, labels=dict(labels)))
 
     def fill(self, name: str, archive: Path, *, image: str, labels: Mapping[str, str]) -> None:
-        """Lay out a tar archive in a volume. Doing it again changes nothing."""
         config = fill_config(image, name, target=_TARGET, labels=labels)
         container_id = self._client.create_container_from_config(config)["Id"]
         try:
@@ -54,7 +50,6 @@ class DockerVolumes:
             remove_container(self._client, container_id)
 
     def remove(self, name: str) -> bool:
-        """Remove a volume. Returns whether it is gone: one in use stays."""
         return gone_after(lambda: self._client.remove_volume(name))
 
 

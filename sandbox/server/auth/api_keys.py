@@ -91,7 +91,6 @@ class ApiKey(KeySpec):
         return most.model_copy(update=lower)
 
     def to_dict(self) -> dict[str, Any]:
-        """The key as a JSON value, without its digest."""
         values = {"id": self.id} | asdict(self)
         del values["digest"]
         return values

@@ -71,7 +71,6 @@ class Authenticator:
             raise self._failed(client, str(refused)) from None
 
     def close(self) -> None:
-        """Close the verifiers, which store when keys were used."""
         for verifier in self._verifiers:
             verifier.close()
 

@@ -60,7 +60,6 @@ class Limiter:
             self._leave(caller.id)
 
     def running(self, caller: Caller) -> int:
-        """How many requests of the caller are under way."""
         return self._running.get(caller.id, 0)
 
     def _enter(self, caller: str, most: int) -> None:

@@ -56,7 +56,6 @@ class ActiveExecutions:
             return list(self._own.values())
 
     def check_open(self) -> None:
-        """Raise OverloadedError after `close`."""
         if self._closed:
             raise OverloadedError("the server is stopping", retry_after=1.0)
 
@@ -82,7 +81,6 @@ class ActiveExecutions:
         active.log.close()
 
     def close(self) -> None:
-        """Let no execution begin any more."""
         with self._changed:
             self._closed = True
 

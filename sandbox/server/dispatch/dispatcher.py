@@ -81,7 +81,6 @@ class Dispatcher:
 
     @property
     def running(self) -> int:
-        """How many executions are running here."""
         return len(self._active)
 
     @property
@@ -100,7 +99,6 @@ class Dispatcher:
 
     @property
     def failing(self) -> bool:
-        """Whether executions cannot be recorded at the moment."""
         return self._store.failing
 
     def invoke(

@@ -120,12 +120,10 @@ class _RunningSteps(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> asyncio.Future[T]:
-        """Run up to the first wait."""
         self._resume(partial(next, self._steps))
         return self._done
 
     def _resume(self, resume: Callable[[], Step] | None) -> None:
-        """Resume the generator, again and again, until it has to wait."""
         while resume is not None:
             try:
                 step = resume()
@@ -208,7 +206,6 @@ class _RunningSteps(Generic[T]):
         return True
 
     def _leave_loop(self) -> None:
-        """Run the rest in a thread."""
         try:
             running = self._loop.run_in_executor(self._threads.executor, run_steps, self._steps)
         except RuntimeError as error:  # the executor was shut down

@@ -44,7 +44,6 @@ class Observers:
         self._observers = tuple(observers)
 
     def started(self, execution: Execution, call: Call) -> None:
-        """An attempt begins."""
         for observer in self._observers:
             try:
                 observer.started(execution, call)

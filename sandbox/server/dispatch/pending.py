@@ -16,19 +16,16 @@ class Pending:
         self.given_up = False
 
     def enter(self) -> bool:
-        """Count a request; False if no more are taken."""
         with self._changed:
             self._count += not self._closed
             return not self._closed
 
     def leave(self) -> None:
-        """A request was answered."""
         with self._changed:
             self._count -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Take no more requests."""
         with self._changed:
             self._closed = True
 
@@ -38,7 +35,6 @@ class Pending:
             self._changed.wait_for(lambda: self.given_up or not self._count, seconds)
 
     def give_up(self) -> None:
-        """End every `wait`."""
         with self._changed:
             self.given_up = True
             self._changed.notify_all()

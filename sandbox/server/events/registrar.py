@@ -64,7 +64,6 @@ class EventRegistrar:
             raise ValueError("; ".join(remarks))
 
     def unregister(self, function: str) -> None:
-        """Remove the webhooks, schedules and routes of `function`."""
         self._webhooks = {name: its for name, its in self._webhooks.items() if name != function}
         if self._routes.get(function):
             self._routes = {name: its for name, its in self._routes.items() if name != function}
@@ -72,7 +71,6 @@ class EventRegistrar:
         self._schedules.unregister(function)
 
     def match(self, method: str, path: str) -> Match | frozenset[str]:
-        """The function that a request is for; see `RouteTable.match`."""
         return self._table.match(method, path)
 
     def webhook(self, function: str, source: str | None) -> Webhook | None:

@@ -51,7 +51,6 @@ class ScheduleEntry:
 
     @property
     def names(self) -> tuple[str, str]:
-        """The function's name, and the schedule's."""
         return self.function, self.schedule.name
 
 

@@ -66,7 +66,6 @@ class Schedules:
         self._timer.start()
 
     def close(self) -> None:
-        """Start no more runs."""
         with self._lock:
             self._runner = None
         self._timer.close()
@@ -102,7 +101,6 @@ class Schedules:
         return remarks
 
     def unregister(self, function: str) -> None:
-        """Remove the function's schedules."""
         self.register(function, ())
 
     def next_checks(self) -> list[tuple[str, str, float]]:

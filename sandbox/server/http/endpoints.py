@@ -58,7 +58,6 @@ class OpenEndpoint:
     held: bool = False
 
     async def respond(self, request: Request, current: Callable[[], Service], send: Send) -> None:
-        """Answer one request with the service that `current` gives."""
         with _service(current, held=self.held) as service:
             response = await self.handler(request, service)
             await response(request.scope, request.receive, send)
@@ -118,7 +117,6 @@ class Fallback:
         self._endpoint = endpoint
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         await self._endpoint.respond(Request(scope, receive, send), self._current, send)
 
 

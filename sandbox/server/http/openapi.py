@@ -72,7 +72,6 @@ class Operation:
 
     @property
     def guarded(self) -> bool:
-        """Whether only known callers may ask."""
         return isinstance(self.endpoint, GuardedEndpoint)
 
 

@@ -108,18 +108,15 @@ class Metrics:
         )
 
     def watch(self, read: Callable[[], Gauges]) -> None:
-        """Read the gauges by `read` from now on."""
         if self._states is not None:
             self.registry.unregister(self._states)
         self._states = _States(read)
         self.registry.register(self._states)
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def request(self, method: str, status: int) -> None:
-        """A request was answered."""
         known = method in ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
         self._series(self._requests, method if known else "other", str(status)).inc()
 
@@ -138,7 +135,6 @@ class Metrics:
         error: SandboxError | None,
         call: Call,
     ) -> None:
-        """Count an execution, and how long each of its phases took."""
         name = execution.function
         code = _label(execution.code, response)
         self._series(self._executions, name, call.trigger, code).inc()
@@ -184,7 +180,6 @@ class _States:
         return list(_families())
 
     def collect(self) -> Iterator[Metric]:
-        """One sample for each."""
         gauges = self._read()
         pool, running, queued, tokens, unrecorded, info = _families()
         for name, state in gauges.pool.items():

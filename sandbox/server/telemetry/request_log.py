@@ -45,7 +45,6 @@ class Behind(io.TextIOBase):
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Have it written soon."""
         with self._changed:
             if len(self._waiting) >= _MOST_WAITING:
                 self._left_out += 1

@@ -72,7 +72,6 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def close(self) -> None:
-        """Send what is left."""
         self._provider.shutdown()
 
     def started(self, execution: Execution, call: Call) -> None:
@@ -85,7 +84,6 @@ class Tracing:
         error: SandboxError | None,
         call: Call,
     ) -> None:
-        """Make its spans. A caller's `traceparent` is their parent."""
         from opentelemetry import trace  # noqa: PLC0415 - an extra
 
         carrier = {"traceparent": call.traceparent} if call.traceparent else {}

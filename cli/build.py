@@ -1,4 +1,4 @@
-"""`sandbox build`: build functions and install what they depend on, before they are asked for."""
+"""`sandbox build`: builds functions and installs their dependencies before they are invoked."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_function)
 @common_options
 def build(common: Common, names: tuple[str, ...]) -> None:
-    """Build functions and install what they depend on.
+    """Build functions and install their dependencies.
 
-    All, or those that are named. Nothing of a function runs but its build. What is unchanged is
-    there already.
+    Builds the functions NAME, or all. Of a function, only its build runs. An unchanged function
+    is not built again.
     """
     results: list[dict[str, Any]] = []
     with Sandbox(common.functions, settings=common.settings(), warm=False) as sandbox:
@@ -45,7 +45,7 @@ def build(common: Common, names: tuple[str, ...]) -> None:
 
 
 def _build(sandbox: Sandbox, name: str) -> dict[str, Any]:
-    """What building one function came to, as a document."""
+    """Build one function; the result as a document."""
     started = time.monotonic()
     error: Mapping[str, Any]
     try:

@@ -1,11 +1,10 @@
-"""`sandbox bundles`: what the store holds, and removal of what is not used."""
+"""`sandbox bundles`: lists the bundles of the store, and removes unused ones."""
 
 from __future__ import annotations
 
 import time
 from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
@@ -19,9 +18,6 @@ from sandbox.units import format_duration, format_size
 from .options import Common, common_options, duration
 from .output import print_json, print_table, short_digest
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 @click.group
 def bundles() -> None:
@@ -31,8 +27,8 @@ def bundles() -> None:
 @bundles.command("list")
 @common_options
 def list_bundles(common: Common) -> None:
-    """List the bundles, those used last first. Files that several share count in each."""
-    found = BundleStore(_store(common)).bundles()
+    """List the bundles, the last used first. A file that several share counts in each."""
+    found = BundleStore(common.settings().store_directory).bundles()
     if common.json:
         print_json([asdict(bundle) for bundle in found])
         return
@@ -58,18 +54,18 @@ def list_bundles(common: Common) -> None:
     type=duration,
     default=f"{KEPT / 3600:.0f}h",
     show_default=True,
-    help="Keep what was used since.",
+    help="Keep bundles that were used within this time.",
 )
-@click.option("--all", "everything", is_flag=True, help="Keep only what is in use.")
+@click.option("--all", "everything", is_flag=True, help="Keep only bundles in use.")
 @common_options
 def prune(common: Common, older_than: float, everything: bool) -> None:
-    """Remove the bundles that no process uses and nobody has used for long.
+    """Remove bundles that are not in use and were not used for some time.
 
-    Sandboxes do so on their own with the default.
+    Each process that runs functions does so on its own, with the default time.
     """
     settings = common.settings()
-    store = _store(common)
-    # A container that a killed process left behind still uses its bundle: it goes first.
+    store = settings.store_directory
+    # Containers that a killed process left behind still use their bundles: remove them first.
     found = BundleStore(store)
     with closing(DockerEngine(settings.engine)) as engine, closing(Owner(store)) as owner:
         reap(engine, store)
@@ -80,10 +76,6 @@ def prune(common: Common, older_than: float, everything: bool) -> None:
         print_json({"bundles": removed})
         return
     click.echo(f"removed {len(removed)} bundle{'' if len(removed) == 1 else 's'}")
-
-
-def _store(common: Common) -> Path:
-    return common.settings().store_directory
 
 
 def _ago(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`sandbox completion`: the script that makes a shell complete commands and functions' names."""
+"""`sandbox completion`: the script by which a shell completes commands and names of functions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`sandbox doctor`."""
+"""`sandbox doctor`: checks this machine, and attacks a container of it."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -25,34 +26,34 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @click.option(
     "--attack",
     is_flag=True,
-    help="Try what a hostile function would, with these settings, and show what held.",
+    help="Try what a hostile function would try, with these settings; show which defences hold.",
 )
 @common_options
 def doctor(common: Common, attack: bool) -> None:
     """Check that this machine can run functions safely.
 
-    Limits are tried: a probe reaches for more than it may, in containers like those of functions.
-    With --attack, what could not be checked counts as not held. Exits with 3 if a check fails, or
-    something did not hold.
+    For each limit, a probe in a container like those of functions tries to exceed it. With
+    --attack, a defence that cannot be checked counts as open. Exits with 3 if a check fails or a
+    defence is open.
     """
     settings = common.settings()
-    engine = DockerEngine(settings.engine)
-    if attack:
-        _attack(common, engine, settings)
-        return
+    with closing(DockerEngine(settings.engine)) as engine:
+        healthy = (_attack if attack else _check)(common, engine, settings)
+    if not healthy:
+        click.get_current_context().exit(ExitCode.PLATFORM)
+
+
+def _check(common: Common, engine: DockerEngine, settings: Settings) -> bool:
+    """Print all checks; whether none has failed."""
     checks = []
-    try:
-        for check in examine(engine, settings):
-            checks.append(check)
-            if not common.json:
-                _print(check)
-    finally:
-        engine.close()
+    for check in examine(engine, settings):
+        checks.append(check)
+        if not common.json:
+            _print(check)
     healthy = all(check.status != "fail" for check in checks)
     if common.json:
         print_json({"healthy": healthy, "checks": [check.to_dict() for check in checks]})
-    if not healthy:
-        click.get_current_context().exit(ExitCode.PLATFORM)
+    return healthy
 
 
 def _print(check: Check) -> None:
@@ -62,23 +63,20 @@ def _print(check: Check) -> None:
         click.echo(f"{'':24}{click.style('hint:', bold=True)} {printable(check.hint)}")
 
 
-def _attack(common: Common, engine: DockerEngine, settings: Settings) -> None:
+def _attack(common: Common, engine: DockerEngine, settings: Settings) -> bool:
+    """Print the findings of all attacks; whether every defence held."""
     findings = []
-    try:
-        for finding in battery.attack(engine, settings):
-            findings.append(finding)
-            if not common.json:
-                _print_finding(finding)
-    finally:
-        engine.close()
+    for finding in battery.attack(engine, settings):
+        findings.append(finding)
+        if not common.json:
+            _print_finding(finding)
     held = all(finding.held for finding in findings)
     if common.json:
         print_json({"held": held, "findings": [finding.to_dict() for finding in findings]})
     else:
         count = sum(finding.held for finding in findings)
         click.echo(f"{count} of {len(findings)} held")
-    if not held:
-        click.get_current_context().exit(ExitCode.PLATFORM)
+    return held
 
 
 def _print_finding(finding: Finding) -> None:

@@ -29,24 +29,30 @@ _NAME_WIDTH: Final = 12
 def executions() -> None:
     """Show, cancel and retry executions on record.
 
-    Reads the server's database, on its machine or wherever the settings name it.
+    Reads the server's database, which the settings name.
     """
 
 
 @executions.command("list")
 @click.argument("name", required=False, shell_complete=complete_function)
-@click.option("--status", type=click.Choice(get_args(Status)), help="Only with this status.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most."
+    "--status", type=click.Choice(get_args(Status)), help="Only executions with this status."
 )
 @click.option(
-    "--before", metavar="PLACE", help="Begin after another list: its `next`, with --json."
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="Number of executions at most.",
+)
+@click.option(
+    "--before", metavar="PLACE", help="Continue an earlier list: its `next`, with --json."
 )
 @common_options
 def list_executions(
     common: Common, name: str | None, status: Status | None, limit: int, before: str | None
 ) -> None:
-    """List executions, newest first; those of the function NAME, or all."""
+    """List the executions of the function NAME, or all, newest first."""
     wanted = ExecutionQuery(function=name, status=status, limit=limit, before=before)
     with record(common) as database:
         from sandbox.executions.queries import find_page  # noqa: PLC0415 - an optional extra
@@ -78,7 +84,7 @@ def list_executions(
 @click.argument("id")
 @common_options
 def show(common: Common, id: str) -> None:  # noqa: A002 - the option's name
-    """Show an execution: its status, its figures, the end of its log."""
+    """Show an execution: status, figures, the end of its log."""
     with record(common) as database:
         execution = _find(database, id)
     if common.json:
@@ -94,7 +100,7 @@ def show(common: Common, id: str) -> None:  # noqa: A002 - the option's name
 @click.argument("id")
 @common_options
 def cancel(common: Common, id: str) -> None:  # noqa: A002 - the option's name
-    """End an execution: one that waits never runs, one that runs is killed within seconds."""
+    """Cancel an execution: if it waits, it never runs; if it runs, it is killed within seconds."""
     with record(common) as database:
         from sandbox.executions.transitions import (  # noqa: PLC0415 - an optional extra
             ask_cancel,
@@ -111,7 +117,7 @@ def cancel(common: Common, id: str) -> None:  # noqa: A002 - the option's name
 @click.argument("id")
 @common_options
 def retry(common: Common, id: str) -> None:  # noqa: A002 - the option's name
-    """Start a dead execution anew, with its input and all its attempts."""
+    """Run a dead execution again, with the same input and as many attempts as a new one."""
     with record(common) as database:
         from sandbox.executions import transitions  # noqa: PLC0415 - SQLAlchemy is slow to import
 

@@ -1,4 +1,4 @@
-"""`sandbox list`, `sandbox show` and `sandbox validate`."""
+"""`sandbox list`, `sandbox show` and `sandbox validate`: look at functions, run none."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def list_functions(common: Common) -> None:
     """List the functions.
 
-    Problems go to stderr; a function without problems can be invoked whatever the others have.
+    Problems go to stderr. Problems of one function do not affect the others.
     """
     found = discover(common.functions)
     if common.json:
@@ -78,7 +78,7 @@ def list_functions(common: Common) -> None:
 @click.argument("name", shell_complete=complete_function)
 @common_options
 def show(common: Common, name: str) -> None:
-    """Show a function: its manifest and the limits in force."""
+    """Show a function: its manifest and its limits."""
     settings = common.settings()
     function = Registry(common.functions).get(name)
     digest = version(function, settings)
@@ -118,8 +118,8 @@ def show(common: Common, name: str) -> None:
 def validate(common: Common, path: Path | None) -> None:
     """Check functions against manifest rules and settings.
 
-    PATH is a functions directory, else --functions. Shows the policy that is in force for each,
-    and what the settings clamp or refuse. Exits with 2 if there are errors.
+    PATH is a functions directory, else --functions. Shows the limits of each function, and what
+    the settings clamp or refuse. Exits with 2 if there are errors.
     """
     directory = path or common.functions
     settings = common.settings()
@@ -172,7 +172,7 @@ def _summary(function: Function) -> dict[str, Any]:
 
 
 def _policy(policy: Policy | None) -> dict[str, Any]:
-    """The policy in force as JSON: seconds, bytes, cores. Null where the settings refuse it."""
+    """A policy as JSON, in seconds, bytes and cores; null if the settings refuse the function."""
     if policy is None:
         return {"limits": None, "network": None, "runtime_class": None}
     names = (
@@ -190,7 +190,6 @@ def _policy(policy: Policy | None) -> dict[str, Any]:
 
 
 def _row(item: Checked) -> tuple[str, ...]:
-    """One function's line of `validate`."""
     policy = item.policy
     if policy is None:
         return (item.function.name, "-", "-", "-", "-", "-", "-", "refused, see below")
@@ -207,7 +206,7 @@ def _row(item: Checked) -> tuple[str, ...]:
 
 
 def _reachable(policy: Policy) -> list[str]:
-    """What the function can connect to, in words for people."""
+    """The destinations that a function can connect to."""
     network = policy.network
     back = [] if network.callback is None else [f"{network.callback.destination} (alyx_url)"]
     return [*map(str, network.destinations), *back] or ["none"]
@@ -216,7 +215,7 @@ def _reachable(policy: Policy) -> list[str]:
 def _fields(
     function: Function, policy: Policy | None, digest: str | None
 ) -> Iterator[tuple[str, str]]:
-    """What `show` prints, in its order; what a manifest leaves out is left out here."""
+    """The fields that `show` prints; without those that the manifest leaves out."""
     manifest = function.manifest
     yield "name", function.name
     if manifest.description:

@@ -1,9 +1,9 @@
-"""`sandbox images`: build, list, remove."""
+"""`sandbox images`: builds, lists and removes the runtimes' images."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,6 @@ from .options import Common, common_options
 from .output import fit_terminal, print_json, print_table, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sandbox.config.settings import Settings
     from sandbox.images.image_builder import Progress
 
 
@@ -32,22 +29,26 @@ def images() -> None:
 
 @images.command
 @click.argument("runtimes", metavar="[RUNTIME]...", nargs=-1)
-@click.option("--base", metavar="IMAGE", help="Debian image to build from, else mmdebstrap's.")
+@click.option(
+    "--base", metavar="IMAGE", help="Debian image to build from.  [default: mmdebstrap makes one]"
+)
 @click.option(
     "--ca-bundle",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="CA certificates to trust while building.  [default: the host's]",
 )
-@click.option("--force", is_flag=True, help="Build what is up to date too, with Debian's updates.")
+@click.option(
+    "--force", is_flag=True, help="Build current images again too, with Debian's updates."
+)
 @common_options
 def build(
     common: Common, runtimes: tuple[str, ...], base: str | None, ca_bundle: Path | None, force: bool
 ) -> None:
-    """Build the images that are missing or out of date; all, or those that are named."""
+    """Build the images of RUNTIME, or all, unless they are up to date."""
     settings = common.settings()
     built: list[Progress] = []
-    with _engine(settings) as engine:
+    with closing(DockerEngine(settings.engine)) as engine:
         screen = _BuildScreen(quiet=common.json)
 
         def on_progress(progress: Progress) -> None:
@@ -73,8 +74,8 @@ def build(
 @images.command("list")
 @common_options
 def list_images(common: Common) -> None:
-    """List the images: whether each is up to date, its runtime's version, its size."""
-    with _engine(common.settings()) as engine:
+    """List the images: state, version of the runtime, size."""
+    with closing(DockerEngine(common.settings().engine)) as engine:
         statuses = catalog.status(engine)
     if common.json:
         print_json([asdict(status) for status in statuses])
@@ -93,15 +94,15 @@ def list_images(common: Common) -> None:
         ],
     )
     if any(status.state != "ready" for status in statuses):
-        click.echo("build what is missing or stale: sandbox images build", err=True)
+        click.echo("`sandbox images build` builds missing and stale images", err=True)
 
 
 @images.command
 @common_options
 def remove(common: Common) -> None:
-    """Remove all images of this project, and containers that ended processes left behind."""
+    """Remove all images of this project, and containers that killed processes have left."""
     settings = common.settings()
-    with _engine(settings) as engine:
+    with closing(DockerEngine(settings.engine)) as engine:
         containers = reap(engine, settings.store_directory)
         removed = catalog.remove(engine)
     if common.json:
@@ -114,7 +115,7 @@ def remove(common: Common) -> None:
 
 
 class _BuildScreen:
-    """A line per image as it is done; on a terminal, the step under way on a line of its own."""
+    """Prints a line for each finished image; on a terminal, also the present step."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -140,12 +141,3 @@ class _BuildScreen:
         if self._live:
             line = fit_terminal(printable(text).replace("\n", " ").replace("\t", " "))
             click.echo(f"\r\x1b[K{click.style(line, dim=True)}", nl=False, err=True)
-
-
-@contextmanager
-def _engine(settings: Settings) -> Iterator[DockerEngine]:
-    engine = DockerEngine(settings.engine)
-    try:
-        yield engine
-    finally:
-        engine.close()

@@ -1,4 +1,4 @@
-"""`sandbox keys`: API keys of `sandbox serve`. A server that runs knows of changes in a second."""
+"""`sandbox keys`: API keys of `sandbox serve`. A running server sees changes within a second."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _expiry(text: str) -> float:
     try:
         date = datetime.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not 90d and no date such as 2030-12-31") from None
+        raise click.BadParameter(f"{text!r} is neither days (90d) nor a date") from None
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
@@ -60,7 +60,7 @@ def _size(text: str) -> int:
     multiple=True,
     default=("invoke",),
     show_default=True,
-    help="What it may do; may be given more than once.",
+    help="What the key permits; may be given more than once.",
 )
 @click.option(
     "--function",
@@ -69,12 +69,17 @@ def _size(text: str) -> int:
     multiple=True,
     default=("*",),
     show_default=True,
-    help="Functions that it may invoke, as in mail-*; may be given more than once.",
+    help="Functions that it may invoke, such as mail-*; may be given more than once.",
 )
-@click.option("--rate", type=click.IntRange(1), help="Its requests in a second.")
-@click.option("--concurrency", type=click.IntRange(1), help="Its requests under way at once.")
-@click.option("--body", metavar="SIZE", type=_size, help="Size of a body that it sends.")
-@click.option("--expires", metavar="WHEN", type=_expiry, help="In days, 90d, or a date (UTC).")
+@click.option("--rate", type=click.IntRange(1), help="Requests per second.")
+@click.option("--concurrency", type=click.IntRange(1), help="Requests at the same time.")
+@click.option("--body", metavar="SIZE", type=_size, help="Size of a request's body.")
+@click.option(
+    "--expires",
+    metavar="WHEN",
+    type=_expiry,
+    help="Days (90d) or a date in UTC (2030-12-31).  [default: never]",
+)
 @common_options
 def create(  # noqa: PLR0913
     *,
@@ -87,9 +92,9 @@ def create(  # noqa: PLR0913
     body: int | None,
     expires: float | None,
 ) -> None:
-    """Create a key and print it. It is shown this once, and kept nowhere.
+    """Create a key and print it. It is not stored, and not shown again.
 
-    Its limits hold below those of the settings, `server.limits`.
+    Its limits apply in addition to `server.limits` in the settings.
     """
     with _store(common) as store:
         spec = KeySpec(
@@ -106,15 +111,15 @@ def create(  # noqa: PLR0913
         print_json({"key": text, **key.to_dict()})
         return
     click.echo(text)
-    click.echo(f"the key {key.id}, {name!r}; it is not shown again", err=True)
+    click.echo(f"key {key.id}, {name!r}: it is not shown again", err=True)
 
 
 @keys.command("list")
 @common_options
 def list_keys(common: Common) -> None:
-    """List the keys, revoked ones too; the oldest first.
+    """List the keys, also revoked ones, the oldest first.
 
-    When a key was used last is written down by the server once a minute.
+    The server records once a minute when a key was last used.
     """
     with _store(common) as store:
         found = store.list()
@@ -143,12 +148,12 @@ def list_keys(common: Common) -> None:
 @click.argument("key_id", metavar="ID")
 @common_options
 def revoke(common: Common, key_id: str) -> None:
-    """Revoke a key for good. A server that runs refuses it within a second."""
+    """Revoke a key for good. A running server refuses it within a second."""
     with _store(common) as store:
         if not store.revoke(key_id):
             raise InvalidRequestError(
-                f"there is no key {key_id} that is not revoked",
-                hint="`sandbox keys list` shows their ids",
+                f"there is no valid key {key_id}",
+                hint="`sandbox keys list` shows the ids of keys",
             )
     if common.json:
         print_json({"revoked": key_id})

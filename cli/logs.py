@@ -1,4 +1,4 @@
-"""`sandbox logs`: the ends of the logs of executions on record."""
+"""`sandbox logs`: prints the logs of executions on record."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from sandbox.executions.model import Execution
 
 _POLL_SECONDS: Final = 1.0
-# Servers may record an end late: look back this far for ends.
+# A server may record the end of an execution this much late.
 _LATE_SECONDS: Final = 10.0
 _MOST_SEEN: Final = 100_000
 
 
 @click.command
 @click.argument("name", required=False, shell_complete=complete_function)
-@click.option("-f", "--follow", is_flag=True, help="Go on, and print each execution as it ends.")
+@click.option("-f", "--follow", is_flag=True, help="Go on: print each execution when it ends.")
 @click.option(
     "-n",
     "--last",
     type=click.IntRange(0, 1000),
     default=10,
     show_default=True,
-    help="Begin with the last executions, so many.",
+    help="Begin with this number of past executions.",
 )
 @common_options
 def logs(common: Common, name: str | None, follow: bool, last: int) -> None:
     """Print the logs of executions that have ended.
 
-    Of the function NAME, or of all. Only the end of each log is on record. With --follow and
-    --json, each execution is a JSON document on a line of its own.
+    Prints those of the function NAME, or all. Only the end of each log is on record. With --follow
+    and --json, each line is the JSON document of one execution.
     """
     with record(common) as database:
         ended = _last(database, name, last)
@@ -69,7 +69,7 @@ def _last(database: sa.Engine, name: str | None, count: int) -> list[Execution]:
 
 
 def _new(database: sa.Engine, name: str | None, seen: list[Execution]) -> Iterator[Execution]:
-    """Executions as they end, without the `seen` ones, until Ctrl-C."""
+    """Executions when they end, except the `seen` ones, until Ctrl-C."""
     from sandbox.executions.queries import find_ended  # noqa: PLC0415 - an optional extra
 
     begun = time.time()

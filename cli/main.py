@@ -1,7 +1,7 @@
-"""The `sandbox` command: finds subcommands without importing them, and reports what goes wrong.
+"""The `sandbox` command: finds subcommands without importing them, and reports errors.
 
-Starting fast is a feature. This module imports click and nothing else of weight; a subcommand's
-module is imported when it is called, so it may import what it needs at its top.
+The command has to start fast. So this module imports nothing large but click, and a subcommand's
+module only when that is called; such a module may import at its top what it needs.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .output import print_error, print_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Command → (module, attribute, short help). The help stands here too, so that `sandbox --help`
-# imports none of the modules; a test holds the two together.
+# Command → (module, attribute, short help). The help is repeated here so that `sandbox --help`
+# imports none of the modules; a test compares the two.
 COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "invoke": (".invoke", "invoke", "Invoke a function."),
     "run": (".invoke", "run", "Run one file as a function, without a project."),
     "list": (".functions", "list_functions", "List the functions."),
-    "show": (".functions", "show", "Show a function: its manifest and the limits in force."),
+    "show": (".functions", "show", "Show a function: its manifest and its limits."),
     "validate": (".functions", "validate", "Check functions against manifest rules and settings."),
     "new": (".new", "new", "Create a function to begin with."),
     "watch": (".watch", "watch", "Reload functions as they change; serve `sandbox invoke`."),
     "serve": (".serve", "serve", "Serve the functions over HTTP."),
     "keys": (".keys", "keys", "Create, list and revoke the API keys of `sandbox serve`."),
-    "build": (".build", "build", "Build functions and install what they depend on."),
+    "build": (".build", "build", "Build functions and install their dependencies."),
     "bundles": (".bundles", "bundles", "List and remove bundles: code, dependencies, builds."),
     "executions": (".executions", "executions", "Show, cancel and retry executions on record."),
     "logs": (".logs", "logs", "Print the logs of executions that have ended."),
@@ -73,14 +73,12 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The list of commands, from the table alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
     def shell_complete(
         self, ctx: click.Context, incomplete: str
     ) -> list[click.shell_completion.CompletionItem]:
-        """Complete a command's name, from the table alone."""
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
         return [
@@ -90,7 +88,7 @@ class LazyGroup(click.Group):
         ]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what it raises becomes a message and an exit code."""
+        """Run the command; turn exceptions into a message and an exit code."""
         try:
             return super().invoke(ctx)
         except SandboxError as error:
@@ -102,7 +100,7 @@ class LazyGroup(click.Group):
             raise
         except Exception as error:  # the edge of the process
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # whoever read our output has gone; click ends quietly
+                raise  # nobody reads the output any more; click ends without a message
             if os.environ.get("SANDBOX_DEBUG"):
                 traceback.print_exc()
             _report(ctx, Code.INTERNAL, _unexpected(error))
@@ -119,7 +117,7 @@ def cli() -> None:
 
 
 def _report(ctx: click.Context, code: Code, error: SandboxError) -> None:
-    """Say what went wrong: a document on stdout with `--json`, else words on stderr."""
+    """Print an error: as a document on stdout with `--json`, else as text on stderr."""
     if not ctx.meta.get("sandbox.json"):
         print_error(code, error.message, hint=error.hint, details=_worth_reading(error))
         return
@@ -130,7 +128,7 @@ def _report(ctx: click.Context, code: Code, error: SandboxError) -> None:
 
 
 def _worth_reading(error: SandboxError) -> dict[str, Any]:
-    """Of the details, what is not in the message or the hint already."""
+    """The details that are not part of the message already."""
     problems = [
         item for item in error.details.get("problems", ()) if str(item) not in error.message
     ]
@@ -152,9 +150,9 @@ def main() -> NoReturn:
     # A supervisor's SIGTERM ends a command as Ctrl-C does: containers are removed on the way out.
     # SIGINT stays as the shell has set it: a background job ignores the Ctrl-C for the foreground.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Importing makes many objects and no garbage; collecting meanwhile costs a tenth of the start.
+    # Imports make many objects and no garbage; to collect meanwhile costs a tenth of the start.
     gc.set_threshold(100_000)
-    # Looking for pydantic's plugins means reading what every installed distribution offers.
+    # To look for plugins, pydantic reads the metadata of every installed distribution.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         cli.main(prog_name="sandbox")
@@ -165,5 +163,5 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    # All is closed by now. Taking the interpreter apart would cost 50 ms more.
+    # Everything is closed by now; a regular shutdown of the interpreter takes 50 ms more.
     os._exit(code)

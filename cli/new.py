@@ -1,4 +1,4 @@
-"""`sandbox new`: a function to begin with."""
+"""`sandbox new`: writes a function to begin with."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ _LANGUAGES: Final = {
     "--runtime",
     type=click.Choice([runtime.value for runtime in Runtime]),
     required=True,
-    help="What runs it.",
+    help="Runtime of the function.",
 )
 @click.option(
     "--interface",
     type=click.Choice(["handler", "stdio"]),
     default="handler",
     show_default=True,
-    help="A handler that is called, or a script from stdin to stdout.",
+    help="handler: a function is called; stdio: a script reads stdin and writes stdout.",
 )
 @common_options
 def new(common: Common, name: str, runtime: str, interface: str) -> None:
     """Create a function to begin with.
 
-    A directory NAME with an entry file, a manifest and a sample input, in the functions
-    directory. What is there already is never overwritten.
+    Writes an entry file, a manifest with a sample input, and a README into the directory NAME of
+    the functions directory. Never overwrites anything.
     """
     try:
         check_name(name)
@@ -57,7 +57,7 @@ def new(common: Common, name: str, runtime: str, interface: str) -> None:
     directory = common.functions / name
     language, entrypoint = _LANGUAGES[Runtime(runtime)]
     source = _TEMPLATES / f"{language}-{interface}.txt"
-    if not source.exists():  # the stdio script has no types
+    if not source.exists():  # TypeScript's stdio script is JavaScript
         source = _TEMPLATES / f"javascript-{interface}.txt"
     values = {
         "name": name, "runtime": runtime, "interface": interface, "entrypoint": entrypoint,
@@ -81,7 +81,7 @@ def _filled(name: str, values: dict[str, str]) -> str:
 
 
 def _write(directory: Path, texts: dict[str, str], *, executable: str | None) -> None:
-    """Make the directory with its files. Its making is what decides between two who try."""
+    """Create the directory and its files. Of two processes that try, one creates the directory."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir()

@@ -1,6 +1,6 @@
 """The options that commands share, and the completion of functions' names.
 
-Light: every command's module imports it, even to show help.
+It imports little: every command's module imports it, even to show help.
 """
 
 from __future__ import annotations
@@ -74,18 +74,18 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path),
         envvar="SANDBOX_SETTINGS",
         show_envvar=True,
-        help="The operator's settings, else sandbox.yaml if it is there.",
+        help="The operator's settings.  [default: sandbox.yaml, if it exists]",
     )
     @click.option(
         "--engine",
         metavar="URL",
-        help="Container engine, such as tcp://10.0.0.5:2376, in place of the settings' own.",
+        help="Container engine, such as tcp://10.0.0.5:2376; overrides the settings.",
     )
     @click.option(
         "--engine-tls",
         metavar="DIR",
         type=click.Path(path_type=Path),
-        help="Certificates for it, as in DOCKER_CERT_PATH: ca.pem, cert.pem, key.pem.",
+        help="Certificates for the engine, as in DOCKER_CERT_PATH: ca.pem, cert.pem, key.pem.",
     )
     @click.option(
         "--json",
@@ -93,7 +93,7 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
         is_flag=True,
         callback=_remember_json,
         is_eager=True,
-        help="Print one JSON document on stdout, errors too.",
+        help="Print one JSON document on stdout, also for errors.",
     )
     @functools.wraps(command)
     def with_common(
@@ -189,7 +189,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         "--timeout",
         metavar="DURATION",
         type=duration,
-        help="Time limit, such as 5s or 500ms, in place of the function's own.",
+        help="Time limit, such as 5s or 500ms; overrides the function's own.",
     )
     @functools.wraps(command)
     def with_request(

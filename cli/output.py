@@ -1,7 +1,7 @@
-r"""What people read: tables, log lines, errors, the layout of a response.
+r"""Output for people: tables, log lines, errors, responses.
 
-Colours go to terminals only (click strips them elsewhere). Whatever a function wrote passes
-`printable` first: a terminal obeys escape sequences, and a function must not write to it.
+Colours go to terminals only (click strips them elsewhere). Text of a function passes `printable`
+first: a terminal obeys escape sequences, and a function must not control it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
     from sandbox.documents.problems import Problem
 
-# Control characters (C0 but tab and newline, DEL, C1), lone surrogates, and what reorders or
-# breaks a line of text: U+2028, U+2029, the bidirectional controls and annotations.
+# Control characters (C0 but tab and newline, DEL, C1), lone surrogates, and characters that
+# reorder or break a line of text: U+2028, U+2029, bidirectional controls, annotations.
 _UNPRINTABLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
     "\ud800-\udfff]"
 )
-# Figures beyond this are no limit of ours, but what a function calls so.
+# A larger figure is not a limit of the sandbox: a function has made it up.
 _LARGEST_FIGURE: Final = 1e18
 
 _LEVEL_COLOURS: Final = {"debug": "bright_black", "info": "cyan", "warn": "yellow", "error": "red"}
-# How the value of a limit reads, by the key that sets it; others are plain numbers.
+# The keys of limits in seconds and in bytes; others are plain numbers.
 _SECONDS: Final = frozenset({"timeout", "limits.boot", "build.timeout"})
 _BYTES: Final = frozenset(
     {"memory", "tmp", "limits.output", "limits.logs", "limits.request", "limits.file_size"}
@@ -39,42 +39,41 @@ _BYTES: Final = frozenset(
 
 
 def printable(text: str) -> str:
-    r"""`text` with what a terminal might obey written as `\u001b`; tabs and newlines stay."""
+    r"""`text` with control characters written as `\u001b`; tabs and newlines stay."""
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _one_line(text: str) -> str:
-    """`printable` text of one line, for what is the name of something."""
+    """`printable` text on one line, for a name."""
     return printable(text).replace("\n", "\\n")
 
 
 def _indented(text: str) -> str:
-    """`printable` text with its further lines indented: none can pass for a line of ours."""
+    """`printable` text with further lines indented, so that none looks like a line of ours."""
     return printable(text).replace("\n", "\n        ")
 
 
 def dump(value: object, *, indent: int | None = None) -> str:
-    """JSON text, safe to show: inside JSON, `printable`'s escapes are JSON's own."""
+    """JSON text for a terminal: the escapes of `printable` are valid JSON."""
     return printable(json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout; laid out where people look on."""
+    """Print a JSON document on stdout, with line breaks if that is a terminal."""
     click.echo(dump(value, indent=2 if is_terminal() else None))
 
 
 def print_json_text(text: str) -> None:
-    """JSON text on stdout. The escapes change how it is written, not what it says."""
+    """Print JSON text on stdout; escapes do not change its meaning."""
     click.echo(printable(text))
 
 
 def is_terminal() -> bool:
-    """Whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns on stdout, two spaces apart; on a terminal the last is cut to its width."""
+    """Print columns on stdout, two spaces apart; on a terminal, cut the last to fit."""
     lines = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     room = _terminal_width() - sum(widths[:-1]) - 2 * (len(widths) - 1) if is_terminal() else None
@@ -84,7 +83,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """`name  value` lines on stdout; further lines of a value are indented below its first."""
+    """Print `name  value` lines on stdout; further lines of a value are indented."""
     shown = [(name, printable(value)) for name, value in fields]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
@@ -93,7 +92,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 
 def print_log(entry: Mapping[str, Any]) -> None:
-    """One log entry, as its document, on stderr: level, message, data."""
+    """Print a log entry on stderr: level, message, data."""
     level = click.style(f"{entry['level']:<5}", fg=_LEVEL_COLOURS[entry["level"]])
     message = _indented(entry["message"])
     data = f"  {dump(entry['data'])}" if entry["data"] else ""
@@ -101,7 +100,7 @@ def print_log(entry: Mapping[str, Any]) -> None:
 
 
 def print_problem(problem: Problem) -> None:
-    """A problem on stderr, as a compiler prints one; how to mend it on a line of its own."""
+    """Print a problem on stderr as a compiler does, and its hint on a second line."""
     colour = "red" if problem.severity == "error" else "yellow"
     severity = click.style(f"{problem.severity}:", fg=colour, bold=True)
     where = click.style(_one_line(problem.where), bold=True)
@@ -111,14 +110,13 @@ def print_problem(problem: Problem) -> None:
 
 
 def print_warning(message: str) -> None:
-    """A warning on stderr."""
     click.echo(f"{click.style('warning:', fg='yellow', bold=True)} {_indented(message)}", err=True)
 
 
 def print_error(
     code: str, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None
 ) -> None:
-    """An error on stderr: code and message, details, and how to mend it."""
+    """Print an error on stderr: code and message, details, hint."""
     label = click.style(f"error: {_one_line(code)}:", fg="red", bold=True)
     click.echo(f"{label} {_indented(message)}", err=True)
     for line in describe_details(details or {}):
@@ -128,7 +126,7 @@ def print_error(
 
 
 def describe_details(details: Mapping[str, Any]) -> list[str]:
-    """An error's details as lines to read: a limit as a sentence, long text as a block."""
+    """The details of an error as lines: a limit as a sentence, long text as a block."""
     rest = dict(details)
     lines = []
     if {"limit", "setting"} <= rest.keys():
@@ -162,7 +160,7 @@ def describe_limit(setting: str, limit: object, observed: object) -> str:
 
 
 def print_response(response: Mapping[str, Any]) -> None:
-    """A response document for people: output on stdout; error and a line of figures on stderr."""
+    """Print a response: output on stdout; error and a line of figures on stderr."""
     error = response.get("error")
     if error is None:
         click.echo(dump(response["output"], indent=2))
@@ -205,7 +203,7 @@ def _columns(cells: Sequence[str], widths: Sequence[int], room: int | None) -> s
 
 
 def fit_terminal(line: str) -> str:
-    """`line`, cut so that it does not wrap."""
+    """`line`, cut to fit on one line of the terminal."""
     return _cut(line, _terminal_width() - 1)
 
 

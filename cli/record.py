@@ -1,4 +1,4 @@
-"""The record of executions, which commands read in the database, without a server."""
+"""The record of executions: commands read it in the database, and need no server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def record(common: Common) -> Iterator[sa.Engine]:
             database_url,
             open_database,
         )
-        from sandbox.executions.tables import METADATA  # noqa: PLC0415 - the same
+        from sandbox.executions.tables import METADATA  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
         raise click.UsageError(
             f"this needs the package {error.name}: pip install 'alyx-sandbox[serve]'"

@@ -1,4 +1,4 @@
-"""How `sandbox watch` and `sandbox serve` show the events of hot reload."""
+"""Shows the events of hot reload, for `sandbox watch` and `sandbox serve`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sandbox serve`: the functions over HTTP."""
+"""`sandbox serve`: serves the functions over HTTP."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 
 @click.command
-@click.option("--host", metavar="ADDRESS", help="Address to listen at, else `server.host`.")
+@click.option("--host", metavar="ADDRESS", help="Address to listen at; overrides `server.host`.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="Port to listen at, 0: any; else `server.port`."
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen at, 0 for any free one; overrides `server.port`.",
 )
 @click.option("--watch", "watched", is_flag=True, help="Reload functions as they change.")
 @common_options
 def serve(common: Common, host: str | None, port: int | None, watched: bool) -> None:
     """Serve the functions over HTTP.
 
-    Prints the URL once requests are taken. SIGTERM or Ctrl-C lets what runs finish, SIGHUP reads
-    settings, secrets and functions again.
+    Prints the URL when it is ready. On SIGTERM or Ctrl-C, it finishes the requests under way and
+    ends; on SIGHUP, it reads settings, secrets and functions again.
     """
     logs = configure_logging()
     screen = screen_for(common)

@@ -24,8 +24,8 @@ from .screens import screen_for
 def watch(common: Common, poll: bool) -> None:
     """Reload functions as they change; serve `sandbox invoke`.
 
-    Prints what each reload changed, and what is wrong. While it runs, `sandbox invoke` with the
-    same functions and settings goes through it. Ctrl-C ends it.
+    Prints the changes and problems of each reload. While it runs, `sandbox invoke` with the same
+    functions and settings goes through it. Ctrl-C ends it.
     """
     screen = screen_for(common)
     # Before the settings are read: if they change in between, no client finds this process.

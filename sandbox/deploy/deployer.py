@@ -130,9 +130,9 @@ class Deployer:
         )
 
     def deploy_anew(self, function: Function, *, source_digest: str | None = None) -> Deployment:
-        """The function as it is on disk now.
+        """A deployment of the function as it is on disk now.
 
-        Where `source_digest` is what the method of that name has just returned, its files are not
+        With `source_digest`, which the method of that name has just returned, its files are not
         hashed again.
 
         Raises:

@@ -1,7 +1,7 @@
-"""Which files of a directory change: told by the kernel, or found by looking again and again.
+"""Which files of a directory change: reported by the kernel, or found by polling.
 
-Both give batches: the paths that changed together, an empty set twice a second while nothing
-does, and None once the directory is another one, or gone.
+Both yield the set of paths that changed together; an empty set twice a second while nothing
+changes; and None when the directory is gone or replaced.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-# Changes belong together until nothing has changed for 50 ms, or for 5 s at most: all that a
-# checkout writes is one batch.
+# A batch ends when nothing has changed for 50 ms, or after 5 s: a checkout is one batch.
 _QUIET_MS: Final = 50
 _BURST_MS: Final = 5_000
-# How often a directory's identity is asked for, and files are looked at where that is needed.
+# Time between two looks at the directory itself, and at all files when polling.
 LOOK_SECONDS: Final = 0.5
 
 
 class NotificationsError(Exception):
-    """The kernel cannot tell of changes. `hint` says how it could; `vanished` that files went."""
+    """The kernel does not report changes. `vanished`: because a file or directory disappeared."""
 
     def __init__(self, reason: str, *, hint: str, vanished: bool) -> None:
         super().__init__(reason)
@@ -46,7 +45,7 @@ class Root:
 
 
 def find_root(directory: Path) -> Root | None:
-    """What `directory` is now; None if it is no directory, or not there."""
+    """The directory that this path leads to; None if there is none."""
     try:
         path = directory.resolve(strict=True)
         status = path.stat()
@@ -56,13 +55,13 @@ def find_root(directory: Path) -> Root | None:
 
 
 def notified(root: Root, directory: Path, stop: threading.Event) -> Iterator[set[Path] | None]:
-    """Batches by the kernel's notifications.
+    """Batches from the kernel's notifications.
 
     Raises:
-        NotificationsError: there are none to be had, or no more.
+        NotificationsError: the kernel sends none, or no more.
     """
     try:
-        # Not with `ignore_permission_denied`: it ignores that a limit was reached, too.
+        # Without `ignore_permission_denied`: that also hides that a limit of the kernel is reached.
         for changes in watchfiles.watch(
             root.path,
             watch_filter=None,
@@ -73,24 +72,24 @@ def notified(root: Root, directory: Path, stop: threading.Event) -> Iterator[set
             yield_on_timeout=True,
             force_polling=False,
         ):
-            # The watch goes with a directory, even where another takes its place at once.
+            # The watch ends with its directory, even if another takes the same path at once.
             ended = (watchfiles.Change.deleted, str(root.path)) in changes
             if ended or find_root(directory) != root:
                 yield None
                 return
             yield {Path(path) for _, path in changes}
     except (OSError, RuntimeError) as error:  # watchfiles' own error is a RuntimeError
-        # Its words end with a path and a value of Rust's, which are left out.
+        # The message ends with a path and the text of a Rust value: leave them out.
         reason = str(error).partition(" about [")[0].rstrip(".")
         raise NotificationsError(
-            reason, hint=_mend(error), vanished=isinstance(error, FileNotFoundError)
+            reason, hint=_hint(error), vanished=isinstance(error, FileNotFoundError)
         ) from error
 
 
 def polled(root: Root, directory: Path, stop: threading.Event) -> Iterator[set[Path] | None]:
-    """Batches by looking at every file's time and size, twice a second.
+    """Batches from the time and size of every file, read twice a second.
 
-    Not watchfiles' polling: it compares whole seconds, and misses the second of two quick edits.
+    watchfiles' own polling compares whole seconds, and so misses the second of two quick edits.
     """
     before = _stamps(root.path)
     yield set()
@@ -104,7 +103,7 @@ def polled(root: Root, directory: Path, stop: threading.Event) -> Iterator[set[P
 
 
 def _stamps(root: Path) -> dict[str, tuple[int, ...]]:
-    """What tells of a change, by path: of every file and directory that a bundle may hold."""
+    """By path, numbers that change with a file: for all files and directories of bundles."""
     stamps: dict[str, tuple[int, ...]] = {}
     for above, directories, files in os.walk(root):
         directories[:] = [name for name in directories if not is_left_out(name)]
@@ -118,7 +117,7 @@ def _stamps(root: Path) -> dict[str, tuple[int, ...]]:
     return stamps
 
 
-def _mend(error: Exception) -> str:
+def _hint(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "make all of the directory readable: chmod -R u+rX"
     return (

@@ -1,7 +1,7 @@
 """Patterns of file paths, as build tools write them: `src/**/*.ts`.
 
-`*` and `?` stop at `/`, `**` passes any number of directories, `[…]` is one character of a set.
-A pattern without `/` fits a file of that name in any directory.
+`*` and `?` stop at `/`, `**` matches any number of directories, `[…]` one character of a set.
+A pattern without `/` matches in any directory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MEANINGS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether `path`, relative and with `/` between its parts, fits the pattern."""
+    """Whether `path`, relative and with `/` as separator, matches the pattern."""
     return _compiled(pattern).fullmatch(path) is not None
 
 
@@ -27,7 +27,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         pattern += "**"
     try:
         return re.compile("".join(map(_translated, _TOKENS.findall(pattern))), re.DOTALL)
-    except re.error:  # a set such as `[b-a]`, which fits itself
+    except re.error:  # a set such as `[b-a]`, which stands for itself
         return re.compile(re.escape(pattern))
 
 
@@ -37,6 +37,6 @@ def _translated(token: str) -> str:
     if len(token) < 3 or token[0] != "[":
         return re.escape(token)
     negated = token[1] in "!^"
-    # A range is all that a set means here; `re` reserves more.
+    # In a set only ranges are special here; `re` has more special characters.
     letters = re.sub(r"([\\\[\]^&~|]|(?<=-)-)", r"\\\1", token[2 if negated else 1 : -1])
     return f"(?!/)[{'^' if negated else ''}{letters}]"

@@ -1,4 +1,4 @@
-"""Everything that is wrong with functions: in their files, and against the operator's settings."""
+"""Problems of functions: in their files, and where the operator's settings do not allow them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A function that was found, and its policy; None where the settings refuse it."""
+    """A function and its policy; None if the settings refuse it."""
 
     function: Function
     policy: Policy | None
@@ -35,15 +35,16 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What was found in a functions directory."""
+    """The functions of a directory, and their problems."""
 
     functions: tuple[Checked, ...]
     problems: tuple[Problem, ...]
 
 
 def validate(directory: Path, settings: Settings) -> Validation:
-    """All functions of a directory and all problems; what the settings clamp is a warning, what
-    they refuse is an error.
+    """All functions and problems of a directory.
+
+    A value that the settings clamp is a warning; one that they refuse is an error.
 
     Raises:
         InvalidSettingsError: the secrets file cannot be used.
@@ -69,17 +70,17 @@ def _policy(function: Function, settings: Settings) -> Policy | None:
 def version(function: Function, settings: Settings) -> str | None:
     """The version that an invocation would report: the digest of the function's files.
 
-    None where it is that of what is built or installed.
+    None if its bundle also holds what is built or installed.
 
     Raises:
-        InvalidManifestError: its files cannot be made a bundle; `details.problems` lists why.
+        InvalidManifestError: its files cannot be deployed; `details.problems` lists why.
     """
     digest = source_digest(function, settings)
     return None if _is_made(function) else digest
 
 
 def _is_made(function: Function) -> bool:
-    """Whether something may be built for it or installed, so that its files are not all of it."""
+    """Whether its bundle may hold more than its files: what is built or installed."""
     if function.runtime is Runtime.GO or function.manifest.build or function.manifest.dependencies:
         return True
     directory = None if function.single_file else Folder(function.source)
@@ -89,8 +90,7 @@ def _is_made(function: Function) -> bool:
 def source_digest(function: Function, settings: Settings) -> str | None:
     """The digest of the function's files as they are now; None while they keep changing.
 
-    Raises:
-        InvalidManifestError: its files cannot be made a bundle; `details.problems` lists why.
+    Raises: see `version`.
     """
     caps = bundle_caps(settings)
     try:
@@ -110,7 +110,7 @@ def bundle_caps(settings: Settings) -> Caps:
 
 
 def file_problems(function: Function, settings: Settings) -> Iterator[Problem]:
-    """What stands in the way of making the function's files a bundle."""
+    """Why the function's files cannot be deployed."""
     try:
         version(function, settings)
     except InvalidManifestError as error:
@@ -121,7 +121,7 @@ def file_problems(function: Function, settings: Settings) -> Iterator[Problem]:
 def policy_problems(
     function: Function, settings: Settings, secrets: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """What the operator's settings clamp or refuse of one function."""
+    """What the operator's settings clamp or refuse."""
     try:
         for note in effective_policy(function, settings).notes:
             message = f"{note.field}: {note.message}"
@@ -135,7 +135,7 @@ def policy_problems(
 
 
 def _refusal(function: Function, error: PolicyRefusedError) -> Problem:
-    """The refusal as a problem. Its message begins with the place: `file:line: …`."""
+    """The refusal as a problem; its message begins with the place, `file:line: …`."""
     file = function.origin.file
     place = re.match(r"(?::(\d+))?: ", error.message.removeprefix(file))
     message = error.message.removeprefix(file)[place.end() :] if place else error.message

@@ -1,13 +1,12 @@
-"""Where the socket of a functions directory is, found without reading any settings.
+"""Where the socket of a functions directory is; found without reading the settings.
 
-A socket's name is a digest of everything that decides how an invocation would run: the version
-of this package, the functions directory, the settings file with its content, and the variables
-of the environment that count. So a client that would get other settings from a start of its own
-finds no socket, and starts on its own.
+A socket's name is a digest of everything that decides how an invocation runs: the version of this
+package, the functions directory, the settings file with its content, and some variables. So a
+client with other settings finds no socket, and runs the function itself.
 
     $XDG_RUNTIME_DIR/alyx-sandbox/     mode 0700; else sockets/ in the user's cache directory
       DIGEST.sock                      mode 0600
-      DIGEST.lock                      locked by the process that serves
+      DIGEST.lock                      locked by the serving process
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from sandbox.config.environment import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# What else decides: which engine is used, and where the store is.
+# Variables that are no settings, but decide which engine is used and where the store is.
 _OTHERS: Final = (
     "DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_TLS_HOSTNAME",
     "DOCKER_CONTEXT", "HOME", "XDG_CACHE_HOME",
@@ -46,7 +45,6 @@ class Address:
 
     @property
     def socket(self) -> Path:
-        """Where the socket is, if there is one."""
         return self.directory / f"{self.name}.sock"
 
 
@@ -70,7 +68,7 @@ def find_address(
         with_absolute_paths(settings_from_environment(environment), Path.cwd()),
         {name: environment[name] for name in _OTHERS if name in environment},
     )
-    # ASCII, so that names that are no UTF-8 can be hashed too.
+    # ASCII, so that file names that are not UTF-8 can be hashed, too.
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode("ascii")).hexdigest()
     return Address(_directory(environment), digest[:32])
 
@@ -83,7 +81,7 @@ def _directory(environment: Mapping[str, str]) -> Path:
 
 
 def _file(path: Path) -> Iterator[str]:
-    """A settings file, and a digest of what is in it; nothing where there is none."""
+    """The path of a settings file and the digest of its content; nothing if there is none."""
     try:
         content = path.read_bytes()
     except OSError:

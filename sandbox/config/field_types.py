@@ -18,7 +18,7 @@ from sandbox.documents.problems import did_you_mean, shown
 from sandbox.documents.untrusted_files import check_relative
 from sandbox.units import parse_duration, parse_size
 
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}", re.ASCII)
+FUNCTION_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}", re.ASCII)
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 # `${NAME}` (a secret), `$${` (the text `${`), or a `${` that is neither.
 REFERENCE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{", re.ASCII)
@@ -33,7 +33,7 @@ _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 def check_name(name: str) -> str:
     """A function's name: letters of ASCII only, so that two names never look alike."""
-    if not _NAME.fullmatch(name):
+    if not FUNCTION_NAME.fullmatch(name):
         raise ValueError(
             f"{shown(name)} is no function name: it begins with a letter (a-z, A-Z) and goes on "
             "with up to 62 letters, digits, - or _"

@@ -16,8 +16,8 @@ from sandbox.server.auth.authentication import Authenticator, build_authenticato
 from sandbox.server.auth.rate_limits import Limiter
 from sandbox.server.dispatch.dispatcher import Dispatcher
 from sandbox.server.dispatch.idempotency import IdempotencyStore
+from sandbox.server.dispatch.in_flight import InFlightRequests
 from sandbox.server.dispatch.loop_runner import LoopRunner
-from sandbox.server.dispatch.pending import Pending
 from sandbox.server.dispatch.threads import Threads
 from sandbox.server.events.registrar import EventRegistrar
 from sandbox.server.events.schedules import Schedules
@@ -52,7 +52,7 @@ class Service:
     registrar: EventRegistrar
     schedules: Schedules
     metrics: Metrics
-    pending: Pending
+    in_flight: InFlightRequests
     tracing: Tracing | None
     invoking: LoopRunner
     # For what blocks besides: the database, the directory; and for followers of logs.
@@ -132,7 +132,7 @@ class Service:
                 registrar=registrar,
                 schedules=schedules,
                 metrics=metrics,
-                pending=Pending(),
+                in_flight=InFlightRequests(),
                 tracing=tracing,
                 invoking=LoopRunner("invoking", most),
                 working=Threads("working", 16),
@@ -177,14 +177,14 @@ class Service:
             building.start()
             self.schedules.close()
             self.dispatcher.pause()
-            self.pending.close()
-            self.pending.wait(deadline - time.monotonic())
-            left = 0.0 if self.pending.given_up else deadline - time.monotonic()
+            self.in_flight.close()
+            self.in_flight.wait(deadline - time.monotonic())
+            left = 0.0 if self.in_flight.given_up else deadline - time.monotonic()
             self.dispatcher.drain(max(0.0, left))
 
     def hurry(self) -> None:
         """Wait no longer: kill what runs."""
-        self.pending.give_up()
+        self.in_flight.give_up()
         self.dispatcher.cancel_all()
         self.sandbox.stop_building()
 

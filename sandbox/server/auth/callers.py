@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from sandbox.config.server_settings import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sandbox.config.server_settings import CallerLimits, Scope
+    from sandbox.config.server_settings import CallerLimits
 
-ALL_SCOPES: Final[frozenset[Scope]] = frozenset({"invoke", "read", "admin", "impersonate"})
+ALL_SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 
 
 @dataclass(frozen=True, kw_only=True)

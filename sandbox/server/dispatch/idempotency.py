@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sandbox.config.settings import Settings
     from sandbox.server.dispatch.threads import Threads
 
-_FORM: Final = re.compile(r"[\x21-\x7e]{1,255}")
+KEY: Final = re.compile(r"[!-~]{1,255}")
 REPLAYED: Final = "Idempotent-Replayed"
 # The headers of an answer that are kept.
 _KEPT: Final = ("content-type", "location")
@@ -95,7 +95,7 @@ class IdempotencyStore:
             HTTPException: 409 while a request with that key is being carried out, 422 if the key
                 was used for another request.
         """
-        if not _FORM.fullmatch(key):
+        if not KEY.fullmatch(key):
             raise InvalidRequestError("an Idempotency-Key is 1 to 255 printable ASCII characters")
         name, request = _digest([call.caller, call.function, key]), _fingerprint(call, wait=wait)
         kept = Kept(await threads.run(self._claim, name, request))

@@ -1,4 +1,4 @@
-"""The outermost layer: an id, headers and a line of log for every request."""
+"""The outermost ASGI layer: it gives each request an id, standard headers and a log line."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from sandbox.ids import new_request_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Send
+    from starlette.types import Scope as ASGIScope
 
     from sandbox.server.service import Service
 
 log = logging.getLogger(__name__)
 requests = structlog.get_logger(source="sandbox.requests")
 
-# Answers are data, and no page may show or run them; the few pages there are say more.
+# Answers are data: no page may frame or run them. The API page has a policy of its own.
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
-# An id that a client may give its request. Others are replaced: they could forge lines of logs.
-_GIVEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}", re.ASCII)
+# Ids that a client may choose. Any other could forge log lines, and is replaced.
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}", re.ASCII)
 
 
 class AccessLog:
-    """Wraps the routes. In the request's `state` is its id: `X-Request-Id`, or one of ours.
+    """Wraps the application. Sets `request_id` in the request's state: `X-Request-Id`, or a new id.
 
-    Beside it is the id that its execution will have, which is never the client's to choose: it may
-    be another's already.
+    Also sets `execution_id`, always a new id: an id that a client chooses may exist already.
     """
 
     def __init__(self, app: ASGIApp, *, current: Callable[[], Service]) -> None:
         self._app = app
         self._current = current
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         begin = time.perf_counter()
         execution_id = new_request_id()
-        request_id = _given_id(scope) or execution_id
+        request_id = _chosen_id(scope) or execution_id
         scope.setdefault("state", {}).update(request_id=request_id, execution_id=execution_id)
         status = 0
 
@@ -69,7 +69,7 @@ class AccessLog:
             await self._app(scope, receive, answer)
         except ClientDisconnect:
             pass
-        except Exception:  # the edge: it was answered already, if there was nothing sent before
+        except Exception:  # Starlette has answered with 500, unless an answer had begun
             log.exception("the request %s failed", request_id)
         finally:
             self._current().metrics.request(scope["method"], status or 499)
@@ -86,10 +86,10 @@ class AccessLog:
             )
 
 
-def _given_id(scope: Scope) -> str | None:
-    """The id that the client gives its request, if it can be used."""
+def _chosen_id(scope: ASGIScope) -> str | None:
+    """`X-Request-Id`, if it is a safe id."""
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             text = value.decode("latin-1")
-            return text if _GIVEN.fullmatch(text) else None
+            return text if _SAFE_ID.fullmatch(text) else None
     return None

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
     from sandbox.server.service import Service
 
-# Scripts and styles are files of ours, never written in the page. Swagger UI's own style has its
-# icons as data URLs.
+# Scripts and styles are files of this server; the page itself has none. `data:` is for the icons in
+# Swagger UI's style sheet.
 POLICY: Final = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:"
 )
-# From the npm package swagger-ui-dist; scripts/swagger-ui says which version, and renews them.
+# `start.js` is ours. scripts/swagger-ui fetches the others from the npm package swagger-ui-dist.
 ASSETS: Final = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
     "start.js": "text/javascript",
 }
-_KEPT: Final = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
+_CACHED: Final = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -43,17 +43,17 @@ _PAGE: Final = """<!doctype html>
 """
 
 
-async def show(request: Request, service: Service) -> Response:  # noqa: ARG001
+async def show(_: Request, _service: Service) -> Response:
     """`GET /docs`."""
     return HTMLResponse(_PAGE, headers={"Content-Security-Policy": POLICY})
 
 
-async def asset(request: Request, service: Service) -> Response:  # noqa: ARG001
+async def asset(request: Request, _: Service) -> Response:
     """`GET /docs/{file}`."""
     name = request.path_params["file"]
     if name not in ASSETS:
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is nothing at this path")
-    return Response(_content(name), media_type=ASSETS[name], headers=_KEPT)
+    return Response(_content(name), media_type=ASSETS[name], headers=_CACHED)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The ASGI application: the table of operations, and behind it the routes of manifests."""
+"""The ASGI application: the table of operations, and for other paths the routes of functions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.routing import Route
 
 from sandbox.call import Call
@@ -18,22 +19,17 @@ from sandbox.server.events.routes import Match
 from sandbox.server.http import functions
 from sandbox.server.http.access_log import AccessLog
 from sandbox.server.http.body import read_body
-from sandbox.server.http.endpoints import (
-    Fallback,
-    GuardedEndpoint,
-    Resource,
-    other_method,
-)
+from sandbox.server.http.endpoints import AuthenticatedEndpoint, Resource, answer_other_method
 from sandbox.server.http.operations import OPERATIONS
-from sandbox.server.http.problems import about, problem_from_error, problem_from_http
-from sandbox.server.http.request_event import body_as_input, request_document, sent_path
+from sandbox.server.http.problems import problem_from_error, problem_from_http, subject_of
+from sandbox.server.http.request_input import body_as_input, raw_path, request_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.requests import Request
     from starlette.responses import Response
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Send
+    from starlette.types import Scope as ASGIScope
 
     from sandbox.server.auth.callers import Caller
     from sandbox.server.http.endpoints import Endpoint
@@ -44,8 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(current: Callable[[], Service], readiness: Readiness) -> ASGIApp:
-    """The application over the service that `current` gives: another one after a reload."""
-
+    """The application. `current` gives the service, which a reload replaces."""
     endpoints: dict[str, dict[str, Endpoint]] = {}
     for operation in OPERATIONS:
         endpoints.setdefault(operation.path, {})[operation.method] = operation.endpoint
@@ -71,16 +66,20 @@ def create_app(current: Callable[[], Service], readiness: Readiness) -> ASGIApp:
         exception_handlers={SandboxError: _refuse, HTTPException: _refuse, Exception: _refuse},
     )
     app.state.readiness = readiness
-    # The routes of manifests, which change while the server runs.
-    app.router.default = Fallback(current, GuardedEndpoint(_routed))
-    # Trailing slashes are other paths, and are not redirected.
+
+    async def respond_by_route(scope: ASGIScope, receive: Receive, send: Send) -> None:
+        await _BY_ROUTE.respond(Request(scope, receive, send), current, send)
+
+    # Starlette's own routes are fixed; those of functions change while the server runs.
+    app.router.default = respond_by_route
+    # A path with a slash at the end is another path, and is not redirected.
     app.router.redirect_slashes = False
     return AccessLog(app, current=current)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    """What stands against a request, as a problem document."""
-    subject = about(request)
+    """Answer with a problem document."""
+    subject = subject_of(request)
     if isinstance(error, HTTPException):
         return problem_from_http(error, subject)
     if isinstance(error, SandboxError):
@@ -88,16 +87,20 @@ async def _refuse(request: Request, error: Exception) -> Response:
             trace = error if isinstance(error, InternalError) else None
             log.error("the request %s failed: %s", subject.request_id, error, exc_info=trace)
         return problem_from_error(error, subject)
-    # Logged by `AccessLog`, which gets it too.
+    # `AccessLog` logs it.
     return problem_from_error(InternalError("a defect of the server"), subject)
 
 
-async def _routed(request: Request, caller: Caller, service: Service) -> Response:
-    """A route of a manifest's; 404 where there is none."""
-    match = service.registrar.match(request.method, sent_path(request))
+async def _invoke_by_route(request: Request, caller: Caller, service: Service) -> Response:
+    """Invoke the function whose route matches the request.
+
+    Raises:
+        HTTPException: 404 if no route matches, 405 if only routes of other methods do.
+    """
+    match = service.registrar.match(request.method, raw_path(request))
     if not isinstance(match, Match):
         if match:
-            return other_method(request.method, match)
+            return answer_other_method(request.method, match)
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is nothing at this path")
     if not caller.may_invoke(match.function):
         raise ForbiddenError("this caller may not invoke that function")
@@ -107,4 +110,8 @@ async def _routed(request: Request, caller: Caller, service: Service) -> Respons
     document = body_as_input(body, request.headers.get("content-type", ""))
     document["_request"] = request_document(request, match.params)
     call = Call(function=match.function, input=document, trigger="route")
-    return await functions.answer(request, service, functions.completed(call, request, caller))
+    call = functions.with_request_options(call, request, caller)
+    return await functions.respond_as_asked(request, service, call)
+
+
+_BY_ROUTE = AuthenticatedEndpoint(_invoke_by_route)

@@ -1,7 +1,7 @@
-"""What a request carries: JSON or a multipart form, within bounds of size, number and time.
+"""Reads the body of a request, JSON or a multipart form, with limits of size, number and time.
 
-Nothing is written to disk. A body that is too large is refused before it is read where its length
-is told, and else as soon as it is too long.
+Nothing is written to disk. A body that is too large is refused before it is read if the request
+says its length, otherwise as soon as it is too long.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 MOST_FILES: Final = 100
 MOST_FIELDS: Final = 1000
-# Fields that a form may not have: the platform sets them.
+# The platform sets these fields of the input, so a form may not have them.
 _RESERVED: Final = frozenset({"_files", "_request"})
-# A body may take as long as `patience`, and this many bytes a second more.
+# A body has `patience` seconds, and one second more for so many bytes.
 _SLOWEST: Final = 4096
-# The connection ends with such an answer: what else is on its way is not read.
+# Closes the connection with the answer, so that the rest of the body is not read.
 _CLOSE: Final = {"Connection": "close"}
-# Among so many bytes the end of a form is, whatever stands behind it.
+# The last boundary of a form is in so many last bytes of the body, whatever follows it.
 _EPILOGUE: Final = 1024
 
 
@@ -49,12 +49,12 @@ class Body:
 
 
 async def read_input(request: Request, *, most: int, patience: float) -> Body:
-    """The input that a request carries: a JSON object, a form, or nothing.
+    """The input in a request: from a JSON object, a form, or no body at all.
 
-    `most` is in bytes; `patience`, in seconds, is for each part that comes.
+    `most` is in bytes; `patience`, in seconds, is the longest wait for the next part.
 
     Raises:
-        InvalidRequestError: it is not a JSON object, or a form that cannot be read.
+        InvalidRequestError: the body is not a JSON object, or the form cannot be read.
         HTTPException: 408 too slow, 413 too large, 415 neither JSON nor a form, or compressed.
         ClientDisconnect: the client went away.
     """
@@ -72,10 +72,7 @@ async def read_input(request: Request, *, most: int, patience: float) -> Body:
 
 
 async def read_body(request: Request, *, most: int, patience: float) -> bytes:
-    """The whole body.
-
-    Raises: see `read_input`.
-    """
+    """The whole body. Raises as `read_input` does."""
     return b"".join([chunk async for chunk in _chunks(request, most=most, patience=patience)])
 
 
@@ -84,10 +81,10 @@ async def _chunks(request: Request, *, most: int, patience: float) -> AsyncGener
         raise HTTPException(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without an encoding", _CLOSE
         )
-    told = request.headers.get("content-length", "")
-    if told.isascii() and told.isdigit() and int(told) > most:
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > most:
         raise _too_large(most)
-    # Not `request.stream()`: it takes three turns for a body that is there, and each has its clock.
+    # Not `request.stream()`: it awaits three times for a body that has come, each with a timer.
     size, begin, more = 0, time.monotonic(), True
     while more:
         slowest = begin + patience + size / _SLOWEST - time.monotonic()
@@ -108,7 +105,7 @@ async def _chunks(request: Request, *, most: int, patience: float) -> AsyncGener
 
 
 class _InMemory(MultiPartParser):
-    """A parser whose files never go to disk: the body's size is bounded before."""
+    """Keeps files in memory, however large: `_chunks` limits the size of the body."""
 
     spool_max_size = 1 << 62
 
@@ -137,20 +134,20 @@ async def _read_form(request: Request, *, most: int, patience: float) -> Body:
 
 
 class _End:
-    """The last bytes of a body. The parser takes one that was cut off for a shorter one."""
+    """The last bytes of a form. The parser does not notice if a form is cut off."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
         self._chunks = chunks
         self._last = b""
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The same chunks."""
+        """The chunks of the body, which pass unchanged."""
         async for chunk in self._chunks:
             self._last = (self._last + chunk)[-_EPILOGUE:]
             yield chunk
 
     def closes(self, content_type: str) -> bool:
-        """Whether the form's last boundary is among them."""
+        """Whether the form's last boundary is there."""
         _, options = parse_options_header(content_type)
         return b"--%s--" % options.get(b"boundary", b"") in self._last
 

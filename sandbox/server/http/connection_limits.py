@@ -1,8 +1,7 @@
-"""uvicorn's protocol, with bounds for what a client may have a connection wait for.
+"""uvicorn's HTTP protocol, with limits for slow clients, large headers and many connections.
 
-uvicorn has no limit of time for headers, none for a client that does not read its answer, and its
-parser gathers a header of any length. What a body may take is bounded where it is read, in
-`sandbox.server.http.body`.
+uvicorn itself waits for headers without end, and for clients that do not read their answers, and
+its parser collects headers of any length. `sandbox.server.http.body` limits bodies.
 """
 
 from __future__ import annotations
@@ -23,29 +22,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.responses import Response
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Receive, Send
+    from starlette.types import Scope as ASGIScope
 
     from sandbox.config.server_settings import ServerSettings
 
-# Bytes of the request line and all headers.
+# Bytes of the request line and all headers together.
 LARGEST_HEAD: Final = 32 * 1024
-# Fed to the parser at once: what it gathers without telling is bounded by this and the above.
+# Bytes given to the parser at once. What it collects before it reports a header is at most this
+# and `LARGEST_HEAD`.
 _SLICE: Final = 16 * 1024
-# Bytes a second that a client reads at least, where it is behind.
+# Bytes a second that a client has to read while the server waits for it.
 _SLOWEST: Final = 4096
-# So many connections over the limit are told so; any more are closed at once.
-_TOLD: Final = 256
+# So many connections over the limit are answered with 503; any more are closed at once.
+_ANSWERED: Final = 256
 _CLOSE: Final = {"Connection": "close"}
 
 
 class _HeadTooLargeError(Exception):
-    """More bytes of headers than anybody needs."""
+    """The request line and the headers are larger than `LARGEST_HEAD`."""
 
 
 def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsProtocol]:
-    """A protocol whose clients have `patience` seconds for headers, and to read on.
+    """A protocol that gives clients `patience` seconds for headers, and for reading each part.
 
-    At most `connections` are served; of the settings that `current` gives when they begin.
+    It serves at most `connections`. A connection has the settings that `current` gives when it
+    begins.
     """
 
     class Bounded(HttpToolsProtocol):
@@ -55,17 +57,17 @@ def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsPro
             self._patience = current().patience
             self._timer: asyncio.TimerHandle | None = None
             self._reading: asyncio.TimerHandle | None = None
-            # Between the first byte of a request and the last; and until its headers are complete.
+            # True from the first byte of a request to its last; and until its headers are complete.
             self._in_message = self._in_head = False
             self._size = self._raw = 0
             super().connection_made(transport)
             over = len(self.connections) - current().connections
-            if over > _TOLD:
+            if over > _ANSWERED:
                 transport.abort()
                 return
             if over > 0:
                 self.app = _refuse_connection
-            _end_if_nothing_is_taken(transport, self._patience)
+            _set_user_timeout(transport, self._patience)
             self._wait()
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -80,8 +82,8 @@ def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsPro
                 super().data_received(part)
                 if self.transport.is_closing():
                     return
-                # What comes between requests, such as an empty line, begins none. Most requests
-                # come whole, and have nothing to wait for.
+                # Bytes between requests, such as an empty line, do not begin a request. Most
+                # requests come whole, and need no timer.
                 between = not self._in_message and self._idle()
                 if self._timer is None and (self._in_head or between):
                     self._wait()
@@ -113,20 +115,20 @@ def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsPro
 
         def on_message_complete(self) -> None:
             self._in_message = False
-            if self._idle():  # it was answered before all of it came
+            if self._idle():  # the answer was sent before the whole request came
                 self._wait()
             super().on_message_complete()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            # Nobody reads the rest of a request that has its answer, and it may not take for ever.
+            # The rest of a request that is answered is not read, and may not take forever.
             if self._in_message and not self.transport.is_closing():
                 self._wait()
 
         def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-            """Answer to what is no request of HTTP, and end the connection."""
+            """Answer with 400 or 431, and close the connection."""
             if self.cycle is not None and self.cycle.response_started and not self._idle():
-                self.transport.abort()  # an answer is on its way, and cannot become this one
+                self.transport.abort()  # another answer is being sent
                 return
             if max(self._size, self._raw) > LARGEST_HEAD:
                 answer = _problem(
@@ -134,11 +136,11 @@ def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsPro
                 )
             else:
                 answer = _problem(HTTPStatus.BAD_REQUEST, "this is no request of HTTP")
-            self.transport.write(_as_sent(answer))
+            self.transport.write(_encode(answer))
             self.transport.close()
 
         def pause_writing(self) -> None:
-            """The client is behind with reading: see to it that it goes on."""
+            """Start to measure how fast the client reads: the write buffer is full."""
             super().pause_writing()
             self._watch_reading()
 
@@ -167,7 +169,7 @@ def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsPro
             self._timer = None
             if self._idle():
                 self.transport.abort()
-            else:  # the next request, while one is served: its bytes may not even be read
+            else:  # these are headers of the next request, which wait for the answer to this one
                 self._wait()
 
         def _watch_reading(self) -> None:
@@ -190,15 +192,15 @@ def bounded_protocol(current: Callable[[], ServerSettings]) -> type[HttpToolsPro
     return Bounded
 
 
-def _end_if_nothing_is_taken(transport: asyncio.Transport, patience: float) -> None:
-    """Have the kernel end a connection whose other side takes nothing that is sent to it."""
+def _set_user_timeout(transport: asyncio.Transport, patience: float) -> None:
+    """Let the kernel end the connection if the other side acknowledges nothing for so long."""
     connected: Any = transport.get_extra_info("socket")
     if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
         option = socket.TCP_USER_TIMEOUT
         connected.setsockopt(socket.IPPROTO_TCP, option, round(patience * 1000))
 
 
-async def _refuse_connection(scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse_connection(scope: ASGIScope, receive: Receive, send: Send) -> None:
     answer = _problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "the server has as many connections as it takes",
@@ -208,7 +210,7 @@ async def _refuse_connection(scope: Scope, receive: Receive, send: Send) -> None
 
 
 def _problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """A problem that is met before the application is."""
+    """The problem document of a request that does not reach the application."""
     code = Code.OVERLOADED if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Code.INVALID_REQUEST
     request_id = new_request_id()
     return problem(
@@ -219,7 +221,7 @@ def _problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = N
     )
 
 
-def _as_sent(answer: Response) -> bytes:
+def _encode(answer: Response) -> bytes:
     status = HTTPStatus(answer.status_code)
     lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
     lines += [b"%s: %s" % header for header in answer.raw_headers]

@@ -1,4 +1,4 @@
-"""Server-sent events: an invocation's log as it comes and then its response; the log of one."""
+"""Server-sent events: of an invocation its log and response, of an execution its log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sse_starlette.sse import EventSourceResponse
 from sandbox.cancellation import Cancellation
 from sandbox.errors import InternalError, SandboxError
 from sandbox.models import LogEntry, dump_json
-from sandbox.server.http.problems import about, problem_from_error
-from sandbox.server.http.responses import written
+from sandbox.server.http.problems import problem_from_error, subject_of
+from sandbox.server.http.responses import encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -25,14 +25,17 @@ if TYPE_CHECKING:
     from sandbox.executions.model import Execution
     from sandbox.server.service import Service
 
-# Something is sent this often, in seconds, so that no proxy takes the connection for dead.
+# Seconds between pings, which keep proxies from closing the connection.
 _PING: Final = 15
 
 
-def event_response(events: AsyncGenerator[ServerSentEvent, None], patience: float) -> Response:
-    """A stream of events; it ends where the client does not read for `patience` seconds."""
+def event_response(events: AsyncGenerator[ServerSentEvent, None], service: Service) -> Response:
+    """A stream of events. It ends if the client does not read for `server.patience`."""
     return EventSourceResponse(
-        events, ping=_PING, send_timeout=patience, headers={"Cache-Control": "no-store"}
+        events,
+        ping=_PING,
+        send_timeout=service.settings.server.patience,
+        headers={"Cache-Control": "no-store"},
     )
 
 
@@ -44,7 +47,7 @@ def event(name: str, document: Any) -> ServerSentEvent:
 async def invocation_events(
     request: Request, service: Service, call: Call
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    """`log` for each entry, then `response` with the document; `error` with a problem instead.
+    """An event `log` for each entry, then `response`; or `error` with a problem document.
 
     Closing the generator cancels the invocation.
     """
@@ -72,7 +75,7 @@ async def invocation_events(
             yield _error_event(InternalError("a defect of the server"), request)
             raise
         else:
-            yield ServerSentEvent(event="response", data=await written(response))
+            yield ServerSentEvent(event="response", data=await encode(response))
     finally:
         cancellation.cancel()
 
@@ -83,10 +86,7 @@ async def log_events(
     follower: Follower,
     to_document: Callable[[Execution], Any],
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    """`log` for each entry so far and to come, then `execution` as it has ended.
-
-    `error` with a problem instead, where that cannot be told.
-    """
+    """An event `log` for each entry, then `execution` when it has ended; or `error`."""
     try:
         while (item := await service.following.run(next, follower, None)) is not None:
             if isinstance(item, LogEntry):
@@ -100,5 +100,5 @@ async def log_events(
 
 
 def _error_event(error: SandboxError, request: Request) -> ServerSentEvent:
-    answer = problem_from_error(error, about(request))
+    answer = problem_from_error(error, subject_of(request))
     return ServerSentEvent(event="error", data=bytes(answer.body).decode())

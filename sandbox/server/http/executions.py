@@ -1,4 +1,4 @@
-"""Executions over HTTP: list, show, cancel, retry, and their logs."""
+"""Executions over HTTP: list, show, cancel and retry them, and follow their logs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIELDS: Final = tuple(field.name for field in fields(Execution))
 
 
 def to_document(execution: Execution) -> dict[str, Any]:
-    """An execution as JSON values; times as RFC 3339, `response` only where it is kept."""
+    """An execution as JSON values: times as RFC 3339, `response` only if it is kept."""
     document: dict[str, Any] = {}
     for name in _FIELDS:
         value = getattr(execution, name)
@@ -41,8 +41,8 @@ def to_document(execution: Execution) -> dict[str, Any]:
     return document
 
 
-def accepted(execution: Execution) -> Response:
-    """202: the execution is on record, and will run."""
+def accepted_response(execution: Execution) -> Response:
+    """202: the execution is queued; `Location` says where to look for its response."""
     return JSONResponse(
         to_document(execution),
         HTTPStatus.ACCEPTED,
@@ -50,15 +50,10 @@ def accepted(execution: Execution) -> Response:
     )
 
 
-def own_patience(service: Service) -> float:
-    """How long a client may leave a stream unread, in seconds."""
-    return service.settings.server.patience
-
-
 async def list_executions(request: Request, caller: Caller, service: Service) -> Response:
-    """`GET /api/executions`: all, for callers with the scope `read`; else the caller's own."""
+    """`GET /api/executions`: of all callers with the scope `read`, else only of this caller."""
     query = request.query_params
-    if any("\0" in value for value in query.values()):  # no text for a database
+    if any("\0" in value for value in query.values()):  # databases refuse it in a text
         raise InvalidRequestError("a parameter has a NUL in it")
     status = query.get("status")
     if status is not None and status not in get_args(Status):
@@ -86,7 +81,7 @@ async def show(request: Request, caller: Caller, service: Service) -> Response:
 
 
 async def cancel(request: Request, caller: Caller, service: Service) -> Response:
-    """`DELETE /api/executions/{id}`: 202 if it is ended now, 409 if it had ended."""
+    """`DELETE /api/executions/{id}`: 202 if it is cancelled, 409 if it had ended before."""
     execution = await _find(request, caller, service)
     _check_change(execution, caller)
     if not await service.working.run(service.dispatcher.cancel, execution.id):
@@ -95,27 +90,25 @@ async def cancel(request: Request, caller: Caller, service: Service) -> Response
 
 
 async def retry(request: Request, caller: Caller, service: Service) -> Response:
-    """`POST /api/executions/{id}/retry`, of one that is dead."""
+    """`POST /api/executions/{id}/retry`: 409 unless the execution is dead."""
     execution = await _find(request, caller, service)
     _check_change(execution, caller)
     if execution.status != "dead":
         raise HTTPException(HTTPStatus.CONFLICT, "only an execution that is dead can be retried")
-    return accepted(await service.working.run(service.dispatcher.retry, execution.id))
+    return accepted_response(await service.working.run(service.dispatcher.retry, execution.id))
 
 
 async def logs(request: Request, caller: Caller, service: Service) -> Response:
-    """`GET /api/executions/{id}/logs`: server-sent events, live while it runs."""
+    """`GET /api/executions/{id}/logs`, as server-sent events."""
     execution = await _find(request, caller, service)
     if request.method == "HEAD":
         return Response(media_type="text/event-stream")
     follower = service.dispatcher.follow(execution.id)
-    return event_response(
-        log_events(request, service, follower, to_document), own_patience(service)
-    )
+    return event_response(log_events(request, service, follower, to_document), service)
 
 
 async def _find(request: Request, caller: Caller, service: Service) -> Execution:
-    """The execution that the path names. Only its caller and readers may know of it."""
+    """The execution in the path. For other callers without the scope `read` it does not exist."""
     id = request.path_params["id"]  # noqa: A001 - the field's name
     if not _ID.fullmatch(id):
         raise HTTPException(HTTPStatus.NOT_FOUND, "there is no such execution")

@@ -1,4 +1,4 @@
-"""Functions over HTTP: invoke, list, show, reload, and the state of their pools."""
+"""Functions over HTTP: invoke, list, show and reload them, and show their pools."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sandbox.protocol.input import parse_input
 from sandbox.protocol.request import parse_auth
 from sandbox.server.http.body import read_input
 from sandbox.server.http.event_streams import event_response, invocation_events
-from sandbox.server.http.executions import accepted, own_patience
+from sandbox.server.http.executions import accepted_response
 from sandbox.server.http.problems import status_of
-from sandbox.server.http.responses import JSON, document
+from sandbox.server.http.responses import JSON, http_response
 from sandbox.units import parse_duration
 
 if TYPE_CHECKING:
@@ -30,15 +30,10 @@ if TYPE_CHECKING:
     from sandbox.functions.function import Function
     from sandbox.models import FunctionResponse
     from sandbox.server.auth.callers import Caller
-    from sandbox.server.http.schemas import (
-        FunctionDetails,
-        Functions,
-        FunctionSummary,
-        Pools,
-    )
+    from sandbox.server.http.schemas import FunctionDetails, FunctionList, FunctionSummary, Pools
     from sandbox.server.service import Service
 
-# How a trusted caller says for whom it calls: `context.auth`, as JSON.
+# `context.auth` as JSON, from a caller that calls on behalf of somebody else.
 AUTH_HEADER: Final = "x-alyx-auth"
 EVENT_STREAM: Final = "text/event-stream"
 
@@ -53,15 +48,15 @@ async def invoke(request: Request, caller: Caller, service: Service) -> Response
         request, most=service.limiter.body(caller), patience=service.settings.server.patience
     )
     call = Call(function=name, input=body.input, files=body.files)
-    return await answer(request, service, completed(call, request, caller))
+    return await respond_as_asked(request, service, with_request_options(call, request, caller))
 
 
-def completed(call: Call, request: Request, caller: Caller) -> Call:
-    """The call with what its request says besides: for whom it is, and how long it may take.
+def with_request_options(call: Call, request: Request, caller: Caller) -> Call:
+    """The call with the caller, `context.auth`, the time limit and the ids of its request.
 
     Raises:
-        ForbiddenError: it is for somebody else, and the caller may not call for others.
-        InvalidRequestError: `timeout` or the identity cannot be read.
+        ForbiddenError: `X-Alyx-Auth` from a caller without the scope `impersonate`.
+        InvalidRequestError: `timeout` or `X-Alyx-Auth` cannot be read.
     """
     return replace(
         call,
@@ -73,16 +68,15 @@ def completed(call: Call, request: Request, caller: Caller) -> Call:
     )
 
 
-async def answer(request: Request, service: Service, call: Call) -> Response:
-    """Run a call and answer with its response; with its id or as a stream, where asked for."""
+async def respond_as_asked(request: Request, service: Service, call: Call) -> Response:
+    """Run a call and answer as the request asks: with the response, with events, or with 202."""
     key = request.headers.get("idempotency-key")
     wait = _flag(request, "wait", default=True)
     streamed = EVENT_STREAM in request.headers.get("accept", "")
     if streamed and wait:
         if key is not None:
             raise InvalidRequestError("a stream cannot be sent again: no Idempotency-Key with it")
-        events = invocation_events(request, service, call)
-        return event_response(events, own_patience(service))
+        return event_response(invocation_events(request, service, call), service)
     if key is None:
         return await respond(request, service, call, wait=wait)
     async with service.idempotency.once(key, call, wait=wait, threads=service.working) as kept:
@@ -94,30 +88,31 @@ async def answer(request: Request, service: Service, call: Call) -> Response:
 async def respond(
     request: Request | None, service: Service, call: Call, *, wait: bool, output_only: bool = False
 ) -> Response:
-    """Run a call and answer with its response, or put it into the queue and answer 202.
+    """Run a call and answer with its response; without `wait`, queue it and answer 202.
 
-    Without `request`, the invocation goes on when the client goes away: it may ask again.
-    With `output_only`, the answer is the output alone, and a failure of the function's is 500.
+    If the client of `request` goes away, the invocation is cancelled; without `request`, it goes
+    on, and the client may ask for the answer later. With `output_only`, the answer is the output
+    alone, or 500 if the function failed.
     """
     if not wait:
-        return accepted(await service.working.run(service.dispatcher.submit, call))
+        return accepted_response(await service.working.run(service.dispatcher.submit, call))
     if request is None:
         response = await service.invoking.run(service.dispatcher.steps(call))
     else:
-        response = await _run(request, service, call)
+        response = await _run_while_connected(request, service, call)
     if output_only and response.success:
         return Response(dump_json(response.output), media_type=JSON)
-    # A function's own failure is an answer, whatever code it has.
-    answered = HTTPStatus.INTERNAL_SERVER_ERROR if output_only else HTTPStatus.OK
-    code = response.error.code if response.error else None
-    status = answered if response.answered else status_of(code)
-    return await document(response, status)
+    if response.answered:  # a failure of the function's own is an answer, whatever its code
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR if output_only else HTTPStatus.OK
+    else:
+        status = status_of(response.error.code if response.error else None)
+    return await http_response(response, status)
 
 
-async def _run(request: Request, service: Service, call: Call) -> FunctionResponse:
-    """Invoke while the client is there; without it, the function is killed."""
+async def _run_while_connected(request: Request, service: Service, call: Call) -> FunctionResponse:
+    """Invoke the function, and kill it if the client goes away."""
     cancellation = Cancellation()
-    gone = asyncio.ensure_future(_until_gone(request, cancellation))
+    gone = asyncio.ensure_future(_cancel_when_gone(request, cancellation))
     try:
         return await service.invoking.run(service.dispatcher.steps(call, cancellation=cancellation))
     except asyncio.CancelledError:
@@ -127,17 +122,17 @@ async def _run(request: Request, service: Service, call: Call) -> FunctionRespon
         gone.cancel()
 
 
-async def list_functions(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+async def list_functions(_: Request, _caller: Caller, service: Service) -> Response:
     """`GET /api/functions`."""
     sandbox = service.sandbox
-    listed: Functions = {
+    listed: FunctionList = {
         "functions": [_summary(function) for function in sandbox.functions.values()],
         "problems": [problem.to_dict() for problem in sandbox.problems],
     }
     return JSONResponse(listed)
 
 
-async def show(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+async def show(request: Request, _: Caller, service: Service) -> Response:
     """`GET /api/functions/{name}`."""
     function = service.sandbox.function(request.path_params["name"])
     manifest = function.manifest
@@ -148,21 +143,21 @@ async def show(request: Request, caller: Caller, service: Service) -> Response: 
     details: FunctionDetails = {
         **_summary(function),
         "version": str(pool["version"]) if pool else None,
-        # Only their names: values may be the operator's secrets.
+        # Without values: they may be secrets of the operator.
         "env": sorted(manifest.env),
         "manifest": shown,
     }
     return JSONResponse(details)
 
 
-async def stats(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
+async def stats(_: Request, _caller: Caller, service: Service) -> Response:
     """`GET /api/functions/stats`."""
     pools = {
         name: dict(state) | {"total": _total(state)}
         for name, state in service.sandbox.pool_states().items()
     }
-    figures: Pools = {"pools": pools, "running": service.dispatcher.running}
-    return JSONResponse(figures)
+    shown: Pools = {"pools": pools, "running": service.dispatcher.running}
+    return JSONResponse(shown)
 
 
 async def reload(request: Request, caller: Caller, service: Service) -> Response:
@@ -215,7 +210,7 @@ def _flag(request: Request, name: str, *, default: bool) -> bool:
     return text == "true"
 
 
-async def _until_gone(request: Request, cancellation: Cancellation) -> None:
+async def _cancel_when_gone(request: Request, cancellation: Cancellation) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     cancellation.cancel()

@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from sandbox.server.auth.callers import Caller
     from sandbox.server.service import Service
 
-# For how long an answer to `/readyz` stands, in seconds: probes are no load on the engine.
+# `/readyz` asks the engine at most once in so many seconds, so that probes are no load.
 _FRESH: Final = 1.0
 
 
-async def healthz(request: Request, service: Service) -> Response:  # noqa: ARG001
-    """`GET /healthz`: the process lives, and its loop turns."""
+async def healthz(_: Request, _service: Service) -> Response:
+    """`GET /healthz`. It answers as long as the event loop runs."""
     return JSONResponse({"status": "ok"})
 
 
 class Readiness:
-    """`GET /readyz`: whether invocations can be served, else 503 and why not."""
+    """Whether the server can run functions; `draining` is set when it begins to stop."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._answer: dict[str, Any] = {}
         self._asked_at = float("-inf")
-        self._of: Service | None = None
+        self._service: Service | None = None
         self.draining = False
 
     async def answer(self, service: Service) -> Response:
-        """The answer; asked anew at most once a second."""
+        """The report; 503 if the server cannot run functions."""
         async with self._lock:
-            if self._of is not service or time.monotonic() - self._asked_at > _FRESH:
-                self._answer = await service.working.run(_look, service)
-                self._asked_at, self._of = time.monotonic(), service
+            if self._service is not service or time.monotonic() - self._asked_at > _FRESH:
+                self._answer = await service.working.run(_check, service)
+                self._asked_at, self._service = time.monotonic(), service
         problems = [*self._answer["problems"], *(["it is stopping"] if self.draining else [])]
         return JSONResponse(
             self._answer | {"status": "not ready" if problems else "ready", "problems": problems},
@@ -59,13 +59,13 @@ async def readyz(request: Request, service: Service) -> Response:
     return await readiness.answer(service)
 
 
-def _look(service: Service) -> dict[str, Any]:
-    """Ask the engine, for its images too; and the pools, which are told and hold nothing up."""
+def _check(service: Service) -> dict[str, Any]:
+    """Ask the engine and look for its images. A pool without warm containers is no problem."""
     problems = []
     engine = service.sandbox.engine
     functions = service.sandbox.functions.values()
     try:
-        engine.image(reference("base"))  # whether it answers
+        engine.image(reference("base"))  # raises if the engine does not answer
         for runtime in sorted({function.runtime for function in functions}):
             override = service.settings.images.override.get(runtime)
             if override is None:
@@ -84,7 +84,7 @@ def _look(service: Service) -> dict[str, Any]:
     }
 
 
-async def metrics(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
-    """`GET /metrics`, in Prometheus' format."""
+async def metrics(_: Request, _caller: Caller, service: Service) -> Response:
+    """`GET /metrics`, in the text format of Prometheus."""
     text = await service.working.run(service.metrics.text)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

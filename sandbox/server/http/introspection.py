@@ -1,4 +1,4 @@
-"""Internal tokens over HTTP: whether one is valid (RFC 7662), and the key that signs them."""
+"""Internal tokens over HTTP: introspection (RFC 7662), and the key that verifies them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from sandbox.server.auth.callers import Caller
+    from sandbox.server.http.schemas import TokenInfo
     from sandbox.server.service import Service
 
 _FORM: Final = "application/x-www-form-urlencoded"
-_NOT_KEPT: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-# A key in the file outlives restarts; without a file, it is another after each.
-_KEPT: Final = {"Cache-Control": "public, max-age=60"}
+_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+# Caches keep it for a short time only: without a key file, each start makes another key.
+_CACHED: Final = {"Cache-Control": "public, max-age=60"}
 
 
-async def introspect(request: Request, caller: Caller, service: Service) -> Response:  # noqa: ARG001
-    """`POST /api/tokens/introspect`: what a token says, or only that it is not active.
+async def introspect(request: Request, _: Caller, service: Service) -> Response:
+    """`POST /api/tokens/introspect`.
 
     Raises:
-        InvalidRequestError: the body is no form with one `token`.
-        HTTPException: 408, the body comes too slowly.
+        InvalidRequestError: the body is not a form with one `token`.
+        HTTPException: 408 if the body comes too slowly.
     """
     try:
         async with asyncio.timeout(service.settings.server.patience):
@@ -42,27 +43,25 @@ async def introspect(request: Request, caller: Caller, service: Service) -> Resp
         ) from None
     try:
         claims = service.tokens.validate(token)
-    except InvalidTokenError:  # why is nobody's business
-        return JSONResponse({"active": False}, headers=_NOT_KEPT)
-    return JSONResponse(
-        {
-            "active": True,
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "sub": claims.function,
-            "jti": claims.id,
-            "iat": claims.issued_at,
-            "exp": claims.expires_at,
-            "function": claims.function,
-            "request_id": claims.request_id,
-        },
-        headers=_NOT_KEPT,
-    )
+    except InvalidTokenError:  # RFC 7662: the answer does not say why
+        return JSONResponse({"active": False}, headers=_NO_STORE)
+    info: TokenInfo = {
+        "active": True,
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": claims.function,
+        "jti": claims.id,
+        "iat": claims.issued_at,
+        "exp": claims.expires_at,
+        "function": claims.function,
+        "request_id": claims.request_id,
+    }
+    return JSONResponse(info, headers=_NO_STORE)
 
 
-async def jwks(request: Request, service: Service) -> Response:  # noqa: ARG001
-    """`GET /.well-known/jwks.json`: the public key, for whoever checks tokens without us."""
-    return JSONResponse(service.tokens.public_jwks(), headers=_KEPT)
+async def jwks(_: Request, service: Service) -> Response:
+    """`GET /.well-known/jwks.json`."""
+    return JSONResponse(service.tokens.public_jwks(), headers=_CACHED)
 
 
 async def _token(request: Request) -> str:

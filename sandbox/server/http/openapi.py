@@ -1,4 +1,4 @@
-"""The OpenAPI document of a table of operations, and the words that the table is written in."""
+"""The OpenAPI document of a table of operations, and what the rows of the table are made of."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sandbox import __version__
-from sandbox.server.http.endpoints import GuardedEndpoint
+from sandbox.executions.model import Execution
+from sandbox.models import FunctionResponse
+from sandbox.server.http.endpoints import AuthenticatedEndpoint
 from sandbox.server.http.problems import MEDIA_TYPE
-from sandbox.server.http.schemas import TEXT, ref, schemas
+from sandbox.server.http.schemas import TEXT, ProblemDocument, ref, schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,70 +19,66 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# What stands against a request, by status.
+# Why a request is refused with a problem document, by status.
 REFUSALS: Final = {
-    400: "The request cannot be used.",
-    401: "The caller has not proved who it is.",
+    400: "The request is not valid.",
+    401: "The caller is not authenticated.",
     403: "The caller may not do that.",
     404: "There is no such thing.",
     408: "The body came too slowly.",
-    409: "It is under way, or has ended.",
+    409: "It is running already, or has ended.",
     413: "The body is too large.",
-    415: "The body is of another kind, or compressed.",
-    422: "The manifest, the settings or an idempotency key stand against it.",
-    429: "Over a limit of the caller's, or no capacity.",
+    415: "The body has a media type that is not supported, or is compressed.",
+    422: "The manifest, the settings or the idempotency key do not allow it.",
+    429: "The caller is over one of its limits, or there is no capacity.",
     431: "The headers are too large.",
     500: "A defect of the server.",
-    503: "The engine, an image, the database or a free connection is not there.",
+    503: "The engine, an image, the database or a free connection is missing.",
 }
-# Where the function has not answered: the response says why, and there is no problem document.
-FAILURES: Final = {
-    499: "It was cancelled.",
-    502: "The function failed without an answer of its own; `error.code` says how.",
-    504: "The function took longer than its time limit.",
-}
-# What a request of any kind can meet; and what one meets that is for callers that are known.
-_ANYWHERE: Final = (400, 431, 500, 503)
-_GUARDED: Final = (401, 403, 429)
-BODY: Final = (408, 413, 415)
+# Statuses of requests of all kinds; of requests that need a caller; of requests that have a body.
+_ALWAYS: Final = (400, 431, 500, 503)
+_AUTHENTICATED: Final = (401, 403, 429)
+BODY_REFUSALS: Final = (408, 413, 415)
 _SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-_WAIT: Final = {"Retry-After": {"schema": {"type": "integer"}, "description": "In seconds."}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """A method at a path: who answers it, with what, and what may stand against it.
+    """One method of one path: the endpoint that answers it, and what the documents say about it.
 
-    `answers` are by status, `refusals` are statuses beyond those that any operation can have.
-    `access` says in docs/http.md who may ask, where the endpoint's scope does not.
+    `answers` are by status; a type stands for its JSON document. `refusals` are statuses of
+    problem documents, besides those that all operations have. `summary` is plain text.
     """
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
     endpoint: Endpoint
     summary: str
-    answers: Mapping[int, Json]
+    answers: Mapping[int, Any]
     refusals: Iterable[int] = ()
     parameters: Sequence[Json] = ()
     body: Json | None = None
-    access: str = ""
-    # False for what only a page loads.
+    # False for files that only the API page loads.
     documented: bool = True
 
     @property
-    def guarded(self) -> bool:
-        return isinstance(self.endpoint, GuardedEndpoint)
+    def scope(self) -> str:
+        """The scope that a caller needs, as Markdown; empty if it needs none."""
+        endpoint = self.endpoint
+        if not isinstance(endpoint, AuthenticatedEndpoint) or endpoint.scope is None:
+            return ""
+        return f"`{endpoint.scope}`" + (", except for one's own" if endpoint.own else "")
 
 
-def document(operations: Iterable[Operation], *, guarded: bool = True) -> Json:
-    """The OpenAPI document, version 3.1; unless `guarded`, of a server that lets everybody in."""
+def document(operations: Iterable[Operation], *, authentication: bool = True) -> Json:
+    """The OpenAPI document, version 3.1, of a server with or without authentication."""
     paths: dict[str, Json] = {}
     for operation in operations:
         if operation.documented:
-            entry = _entry(operation, guarded=guarded)
+            entry = _entry(operation, authentication=authentication)
             paths.setdefault(operation.path, {})[operation.method.lower()] = entry
     return {
         "openapi": "3.1.0",
@@ -89,34 +87,35 @@ def document(operations: Iterable[Operation], *, guarded: bool = True) -> Json:
             "version": __version__,
             "description": "Runs functions, each invocation in a container of its own.",
         },
-        "servers": [{"url": "/"}],
-        **({"security": [{scheme: []} for scheme in _SCHEMES]} if guarded else {}),
+        **({"security": [{scheme: []} for scheme in _SCHEMES]} if authentication else {}),
         "paths": paths,
         "components": {
-            **({"securitySchemes": _SCHEMES} if guarded else {}),
+            **({"securitySchemes": _SCHEMES} if authentication else {}),
             "responses": {str(status): _refusal(status) for status in REFUSALS},
             "schemas": schemas(),
         },
     }
 
 
-def _entry(operation: Operation, *, guarded: bool) -> Json:
-    met = {*_ANYWHERE, *operation.refusals, *(_GUARDED if operation.guarded else ())}
-    if operation.guarded and not guarded:
-        met.discard(401)
-    responses = {status: {"$ref": f"#/components/responses/{status}"} for status in met} | dict(
-        operation.answers
-    )
+def _entry(operation: Operation, *, authentication: bool) -> Json:
+    refusals = {*_ALWAYS, *operation.refusals}
+    if isinstance(operation.endpoint, AuthenticatedEndpoint):
+        refusals.update(_AUTHENTICATED)
+        if not authentication:
+            refusals.discard(401)
+    responses = {
+        **{status: {"$ref": f"#/components/responses/{status}"} for status in refusals},
+        **{status: _described(answer) for status, answer in operation.answers.items()},
+    }
     head, _, rest = operation.path.removeprefix("/").partition("/")
     entry: Json = {
         "tags": [rest.partition("/")[0] if head == "api" else "server"],
         "summary": operation.summary,
         "responses": {str(status): responses[status] for status in sorted(responses)},
     }
-    if isinstance(operation.endpoint, GuardedEndpoint):
-        if operation.endpoint.scope is not None:
-            entry["description"] = f"Needs the scope `{operation.endpoint.scope}`."
-    elif guarded:
+    if operation.scope:
+        entry["description"] = f"Needs the scope {operation.scope}."
+    if authentication and not isinstance(operation.endpoint, AuthenticatedEndpoint):
         entry["security"] = []
     if operation.parameters:
         entry["parameters"] = list(operation.parameters)
@@ -125,30 +124,30 @@ def _entry(operation: Operation, *, guarded: bool) -> Json:
     return entry
 
 
+def _described(answer: Any) -> Json:
+    if isinstance(answer, dict):
+        return answer
+    return described(answer.__doc__.partition("\n")[0], json_of(ref(answer)))
+
+
 def _refusal(status: int) -> Json:
-    shown = answer(REFUSALS[status], {MEDIA_TYPE: {"schema": ref("ProblemDocument")}})
-    return shown | ({"headers": _WAIT} if status in (429, 503) else {})
+    shown = described(REFUSALS[status], {MEDIA_TYPE: {"schema": ref(ProblemDocument)}})
+    seconds = {"schema": {"type": "integer"}, "description": "In seconds."}
+    return shown | ({"headers": {"Retry-After": seconds}} if status in (429, 503) else {})
 
 
-def answer(description: str, content: Json | None = None) -> Json:
-    """What an operation answers with."""
+def described(description: str, content: Json | None = None) -> Json:
+    """An answer of an operation."""
     return {"description": description} | ({} if content is None else {"content": content})
 
 
-def accepted() -> dict[int, Json]:
-    """202: the execution is on record, and runs later."""
-    location = {"Location": {"required": True, "schema": TEXT}}
-    shown = answer("It is on record, and will run.", json_of(ref("Execution")))
-    return {202: shown | {"headers": location}}
-
-
 def json_of(schema: Json) -> Json:
-    """A body of JSON."""
+    """A body in JSON."""
     return {"application/json": {"schema": schema}}
 
 
 def events(*names: str) -> Json:
-    """Server-sent events, each described by itself; `data` is a document as JSON."""
+    """Server-sent events. The schema is of each event; its `data` is a JSON document as text."""
     event = {
         "type": "object",
         "required": ["event", "data"],
@@ -168,6 +167,21 @@ def in_header(name: str, content: Json, description: str) -> Json:
 
 
 def in_path(name: str, pattern: str | None = None) -> Json:
-    """A part of the path."""
+    """A parameter of the path."""
     schema = TEXT | ({} if pattern is None else {"pattern": pattern})
     return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+ACCEPTED: Final = {
+    202: described("The execution is queued.", json_of(ref(Execution)))
+    | {"headers": {"Location": {"required": True, "schema": TEXT}}}
+}
+# The function did not answer. The platform's response says why; it is not a problem document.
+FAILURES: Final = {
+    status: described(description, json_of(ref(FunctionResponse)))
+    for status, description in {
+        499: "The invocation was cancelled.",
+        502: "The function failed without an answer of its own; `error.code` says how.",
+        504: "The function took longer than its time limit.",
+    }.items()
+}

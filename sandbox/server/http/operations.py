@@ -1,26 +1,38 @@
 """The HTTP surface: every operation of the server, in one table.
 
-The routes, the OpenAPI document, the paths that no manifest's route gets, and the table in
-docs/http.md all come from here.
+From this table come the routes, the OpenAPI document, the paths that routes of functions may not
+take, and the table in docs/http.md. A new endpoint is a row here and a handler.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from starlette.responses import JSONResponse
 
-from sandbox.executions.model import Status
+from sandbox.config.field_types import FUNCTION_NAME
+from sandbox.executions.model import Execution, Status
 from sandbox.executions.queries import MOST_LISTED
-from sandbox.server.http import api_page, executions, functions, health, introspection, webhooks
-from sandbox.server.http.endpoints import GuardedEndpoint, OpenEndpoint
+from sandbox.models import AuthContext, FunctionResponse
+from sandbox.server.dispatch.idempotency import KEY
+from sandbox.server.http import (
+    api_page,
+    executions,
+    functions,
+    health,
+    introspection,
+    schemas,
+    webhooks,
+)
+from sandbox.server.http.endpoints import AuthenticatedEndpoint, PublicEndpoint
 from sandbox.server.http.openapi import (
-    BODY,
+    ACCEPTED,
+    BODY_REFUSALS,
     FAILURES,
     Operation,
-    accepted,
-    answer,
+    described,
     document,
     events,
     in_header,
@@ -37,50 +49,47 @@ if TYPE_CHECKING:
 
     from sandbox.server.service import Service
 
-_NAME: Final = in_path("name", r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")
+_NAME: Final = in_path("name", f"^{FUNCTION_NAME.pattern}$")
 _ID: Final = in_path("id", "^[A-Za-z0-9_.:-]{1,255}$")
 _LIMIT: Final = {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}
-_RESPONSE: Final = json_of(ref("FunctionResponse"))
-_EXECUTION: Final = json_of(ref("Execution"))
-_FUNCTIONS: Final = {200: answer("The functions.", json_of(ref("Functions")))}
-_NOT_ANSWERED: Final = {status: answer(text, _RESPONSE) for status, text in FAILURES.items()}
-_OR_A_PROBLEM: Final = {MEDIA_TYPE: {"schema": ref("ProblemDocument")}}
-_WEBHOOK: Final[dict[str, Any]] = {
-    "method": "POST",
-    "endpoint": OpenEndpoint(webhooks.receive, held=True),
-    "summary": "Receive a webhook. Its signature is checked before anything starts.",
-    "answers": {
-        200: answer("The function has answered; or its output alone.", json_of({})),
-        **accepted(),
-        **_NOT_ANSWERED,
-        500: answer(
-            "A defect of the server; or the function's own failure, where the webhook is "
-            "answered by its output alone.",
+_RESPONSE: Final = json_of(ref(FunctionResponse))
+_OR_A_PROBLEM: Final = {MEDIA_TYPE: {"schema": ref(schemas.ProblemDocument)}}
+
+
+async def _openapi(_: Request, service: Service) -> Response:
+    authentication = service.settings.server.authentication != "none"
+    return JSONResponse(openapi_document(authentication=authentication))
+
+
+_WEBHOOK: Final = Operation(
+    method="POST",
+    path="/api/webhooks/{function}",
+    endpoint=PublicEndpoint(webhooks.receive, drained=True),
+    summary="Receive a webhook. Its signature is checked before the function runs.",
+    parameters=(in_path("function"),),
+    body={"*/*": {"schema": {}}},
+    answers={
+        200: described("The function has answered: its response, or only its output.", json_of({})),
+        **ACCEPTED,
+        **FAILURES,
+        500: described(
+            "A defect of the server; or a failure of the function, if the webhook is answered "
+            "with the output only.",
             _RESPONSE | _OR_A_PROBLEM,
         ),
     },
-    "refusals": (401, 404, 409, 422, 429, *BODY),
-    "body": {"*/*": {"schema": {}}},
-    "access": "whoever can sign",
-}
-
-
-async def _openapi(request: Request, service: Service) -> Response:  # noqa: ARG001
-    """`GET /openapi.json`."""
-    guarded = service.settings.server.authentication != "none"
-    return JSONResponse(openapi_document(guarded=guarded))
-
+    refusals=(401, 404, 409, 422, 429, *BODY_REFUSALS),
+)
 
 OPERATIONS: Final = (
     Operation(
         method="POST",
         path="/api/functions/{name}",
-        endpoint=GuardedEndpoint(functions.invoke),
-        access="`invoke`",
-        summary="Invoke a function. That it fails is an answer too: `success` is false.",
+        endpoint=AuthenticatedEndpoint(functions.invoke, "invoke"),
+        summary="Invoke a function. If the function itself fails, the status is 200 too.",
         parameters=(
             _NAME,
-            in_query("wait", {"type": "boolean"}, "false: put it into the queue, answer 202."),
+            in_query("wait", {"type": "boolean"}, "false: queue the execution and answer 202."),
             in_query(
                 "timeout",
                 {"type": "string", "pattern": r"^[1-9][0-9]{0,3}(ms|s|m)?$"},
@@ -88,123 +97,114 @@ OPERATIONS: Final = (
             ),
             in_header(
                 "Idempotency-Key",
-                {"schema": {"type": "string", "pattern": r"^[!-~]{1,255}$"}},
-                "The same key again gets the same answer.",
+                {"schema": {"type": "string", "pattern": f"^{KEY.pattern}$"}},
+                "The same key gets the same answer.",
             ),
             in_header(
                 "X-Alyx-Auth",
-                {"content": json_of(ref("AuthContext"))},
-                "For whom: `context.auth`. Needs the scope `impersonate`.",
+                {"content": json_of(ref(AuthContext))},
+                "On whose behalf: `context.auth`. Needs the scope `impersonate`.",
             ),
         ),
         body=json_of(OBJECT) | {"multipart/form-data": {"schema": OBJECT}},
         answers={
-            200: answer("The function has answered.", _RESPONSE | events("log", "response")),
-            **accepted(),
-            **_NOT_ANSWERED,
+            200: described("The function has answered.", _RESPONSE | events("log", "response")),
+            **ACCEPTED,
+            **FAILURES,
         },
-        refusals=(404, 409, 422, *BODY),
+        refusals=(404, 409, 422, *BODY_REFUSALS),
     ),
     Operation(
         method="GET",
         path="/api/functions",
-        endpoint=GuardedEndpoint(functions.list_functions, "read"),
+        endpoint=AuthenticatedEndpoint(functions.list_functions, "read"),
         summary="List the functions.",
-        answers=_FUNCTIONS,
+        answers={200: schemas.FunctionList},
     ),
     Operation(
         method="GET",
         path="/api/functions/stats",
-        endpoint=GuardedEndpoint(functions.stats, "read"),
-        summary="Show the pools: containers that are ready, boot and are busy, by function.",
-        answers={200: answer("By function.", json_of(ref("Pools")))},
+        endpoint=AuthenticatedEndpoint(functions.stats, "read"),
+        summary="Show how many containers of each function are ready, booting and busy.",
+        answers={200: schemas.Pools},
     ),
     Operation(
         method="POST",
         path="/api/functions/reload",
-        endpoint=GuardedEndpoint(functions.reload, "admin"),
+        endpoint=AuthenticatedEndpoint(functions.reload, "admin"),
         summary="Read the functions' directory again.",
-        answers=_FUNCTIONS,
+        answers={200: schemas.FunctionList},
     ),
     Operation(
         method="GET",
         path="/api/functions/{name}",
-        endpoint=GuardedEndpoint(functions.show, "read"),
+        endpoint=AuthenticatedEndpoint(functions.show, "read"),
         summary="Show a function.",
         parameters=(_NAME,),
-        answers={200: answer("The function.", json_of(ref("FunctionDetails")))},
+        answers={200: schemas.FunctionDetails},
         refusals=(404, 422),
     ),
     Operation(
         method="GET",
         path="/api/executions",
-        endpoint=GuardedEndpoint(executions.list_executions),
-        access="`read`; else one's own only",
-        summary="List executions, newest first: of all for the scope `read`, else one's own.",
+        endpoint=AuthenticatedEndpoint(executions.list_executions, "read", own=True),
+        summary="List executions, newest first.",
         parameters=(
             in_query("function", TEXT, "Only of this function."),
-            in_query("status", {"enum": list(get_args(Status))}, "Only those."),
-            in_query("caller", TEXT, "Only of this caller; needs the scope `read`."),
+            in_query("status", {"enum": list(get_args(Status))}, "Only with this status."),
+            in_query("caller", TEXT, "Only of this caller. Needs the scope `read`."),
             in_query("limit", _LIMIT, "How many."),
             in_query("before", TEXT, "`next` of the page before."),
         ),
-        answers={200: answer("A page of them.", json_of(ref("Executions")))},
+        answers={200: schemas.ExecutionPage},
     ),
     Operation(
         method="GET",
         path="/api/executions/{id}",
-        endpoint=GuardedEndpoint(executions.show),
-        access="`read`, or one's own",
+        endpoint=AuthenticatedEndpoint(executions.show, "read", own=True),
         summary="Show an execution.",
         parameters=(_ID,),
-        answers={200: answer("The execution as it is now.", _EXECUTION)},
+        answers={200: Execution},
         refusals=(404,),
     ),
     Operation(
         method="DELETE",
         path="/api/executions/{id}",
-        endpoint=GuardedEndpoint(executions.cancel),
-        access="`admin`, or one's own",
-        summary="End an execution: kill it if it runs, never run it if it waits.",
+        endpoint=AuthenticatedEndpoint(executions.cancel, "admin", own=True),
+        summary="Cancel an execution: kill it if it runs, never run it if it is queued.",
         parameters=(_ID,),
-        answers={202: answer("It is ended.")},
+        answers={202: described("The execution is cancelled.")},
         refusals=(404, 409),
     ),
     Operation(
         method="GET",
         path="/api/executions/{id}/logs",
-        # Whoever follows a log is no reason for a service not to end.
-        endpoint=GuardedEndpoint(executions.logs, held=False),
-        access="`read`, or one's own",
-        summary="Follow its log as server-sent events, live while it runs.",
+        # A client that follows a log does not keep the service from ending.
+        endpoint=AuthenticatedEndpoint(executions.logs, "read", own=True, drained=False),
+        summary="Follow an execution's log as server-sent events, live while it runs.",
         parameters=(_ID,),
-        answers={200: answer("Its log.", events("log", "execution"))},
+        answers={200: described("The log.", events("log", "execution"))},
         refusals=(404,),
     ),
     Operation(
         method="POST",
         path="/api/executions/{id}/retry",
-        endpoint=GuardedEndpoint(executions.retry),
-        access="`admin`, or one's own",
-        summary="Have one that is dead begin anew.",
+        endpoint=AuthenticatedEndpoint(executions.retry, "admin", own=True),
+        summary="Queue a dead execution again.",
         parameters=(_ID,),
-        answers=accepted(),
+        answers=ACCEPTED,
         refusals=(404, 409),
     ),
-    Operation(
-        path="/api/webhooks/{function}",
-        parameters=[in_path("function")],
-        **_WEBHOOK,
-    ),
-    Operation(
+    _WEBHOOK,
+    replace(
+        _WEBHOOK,
         path="/api/webhooks/{function}/{source}",
-        parameters=[in_path("function"), in_path("source")],
-        **_WEBHOOK,
+        parameters=(in_path("function"), in_path("source")),
     ),
     Operation(
         method="POST",
         path="/api/tokens/introspect",
-        endpoint=GuardedEndpoint(introspection.introspect, "read"),
+        endpoint=AuthenticatedEndpoint(introspection.introspect, "read"),
         summary="Say whether an internal token is valid (RFC 7662).",
         body={
             "application/x-www-form-urlencoded": {
@@ -215,72 +215,72 @@ OPERATIONS: Final = (
                 }
             }
         },
-        answers={200: answer("What it says.", json_of(ref("Token")))},
+        answers={200: schemas.TokenInfo},
         refusals=(408,),
     ),
     Operation(
         method="GET",
         path="/.well-known/jwks.json",
-        endpoint=OpenEndpoint(introspection.jwks),
-        summary="The key that signs internal tokens.",
-        answers={200: answer("A JSON Web Key Set.", json_of(OBJECT))},
+        endpoint=PublicEndpoint(introspection.jwks),
+        summary="Show the public key that verifies internal tokens.",
+        answers={200: described("A JSON Web Key Set.", json_of(OBJECT))},
     ),
     Operation(
         method="GET",
         path="/healthz",
-        endpoint=OpenEndpoint(health.healthz),
-        summary="Whether the process lives.",
-        answers={200: answer("It does.", json_of(ref("Health")))},
+        endpoint=PublicEndpoint(health.healthz),
+        summary="Check that the process is alive.",
+        answers={200: schemas.Health},
     ),
     Operation(
         method="GET",
         path="/readyz",
-        endpoint=OpenEndpoint(health.readyz),
-        summary="Whether invocations can be served.",
+        endpoint=PublicEndpoint(health.readyz),
+        summary="Check that the server can run functions.",
         answers={
-            200: answer("They can.", json_of(ref("Ready"))),
-            503: answer(
-                "They cannot; or there is no free connection.",
-                json_of(ref("Ready")) | _OR_A_PROBLEM,
+            200: described("It can.", json_of(ref(schemas.ReadinessReport))),
+            503: described(
+                "It cannot; or there is no free connection.",
+                json_of(ref(schemas.ReadinessReport)) | _OR_A_PROBLEM,
             ),
         },
     ),
     Operation(
         method="GET",
         path="/metrics",
-        endpoint=GuardedEndpoint(health.metrics, "read"),
-        summary="Figures for Prometheus.",
-        answers={200: answer("The figures.", {"text/plain": {"schema": TEXT}})},
+        endpoint=AuthenticatedEndpoint(health.metrics, "read"),
+        summary="Show the metrics, for Prometheus.",
+        answers={200: described("The metrics.", {"text/plain": {"schema": TEXT}})},
     ),
     Operation(
         method="GET",
         path="/openapi.json",
-        endpoint=OpenEndpoint(_openapi),
-        summary="This document.",
-        answers={200: answer("OpenAPI 3.1.", json_of(OBJECT))},
+        endpoint=PublicEndpoint(_openapi),
+        summary="Describe these operations for programs.",
+        answers={200: described("An OpenAPI 3.1 document.", json_of(OBJECT))},
     ),
     Operation(
         method="GET",
         path="/docs",
-        endpoint=OpenEndpoint(api_page.show),
-        summary="This document as a page.",
-        answers={200: answer("Swagger UI.", {"text/html": {"schema": TEXT}})},
+        endpoint=PublicEndpoint(api_page.show),
+        summary="Describe these operations for people.",
+        answers={200: described("Swagger UI.", {"text/html": {"schema": TEXT}})},
     ),
     Operation(
         method="GET",
         path="/docs/{file}",
-        endpoint=OpenEndpoint(api_page.asset),
-        summary="What that page loads.",
+        endpoint=PublicEndpoint(api_page.asset),
+        summary="Load a file of that page.",
         answers={},
         documented=False,
     ),
 )
 
-# The first segments of these paths, which no manifest's route gets.
+# The first segments of these paths. Routes of functions cannot begin with them.
 RESERVED: Final = frozenset(operation.path.split("/")[1] for operation in OPERATIONS)
 
 
 @cache
-def openapi_document(*, guarded: bool = True) -> dict[str, Any]:
-    """The OpenAPI document; unless `guarded`, of a server that lets everybody in."""
-    return document(OPERATIONS, guarded=guarded)
+def openapi_document(*, authentication: bool = True) -> dict[str, Any]:
+    """The OpenAPI document of a server with or without authentication."""
+    return document(OPERATIONS, authentication=authentication)

@@ -1,6 +1,6 @@
-"""Answers that are no function's response: `application/problem+json` (RFC 9457).
+"""Problem documents: `application/problem+json` (RFC 9457), where no function has answered.
 
-The members that the contract gives an error are there too, so that a client may read either.
+They also have the fields that an error has in the contract, so that a client may read either.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from sandbox.server.http.schemas import ProblemDocument
 
 MEDIA_TYPE: Final = "application/problem+json"
-_OURS: Final = frozenset({Code.INTERNAL, Code.ENGINE_UNAVAILABLE, Code.DATABASE_UNAVAILABLE})
+# Their messages may name places on the server's machine, so that only its log gets them.
+_CONFIDENTIAL: Final = frozenset(
+    {Code.INTERNAL, Code.ENGINE_UNAVAILABLE, Code.DATABASE_UNAVAILABLE}
+)
 
 
 class Subject(NamedTuple):
@@ -34,31 +37,31 @@ class Subject(NamedTuple):
     path: str
 
 
-def about(request: Request) -> Subject:
+def subject_of(request: Request) -> Subject:
     """The subject of a problem with this request."""
     return Subject(request.state.request_id, request.scope["path"])
 
 
 def problem_from_error(error: SandboxError, subject: Subject) -> Response:
-    """The answer to a failure or a refusal of the platform."""
+    """The problem document of a failure or a refusal of the platform."""
     headers: dict[str, str] = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = CHALLENGE
     details = dict(error.details) | ({"hint": error.hint} if error.hint else {})
-    told = FunctionError(code=error.code, message=error.message, details=details)
-    if error.code in _OURS:  # where things are, and what they say, is for the server's log
-        told = FunctionError(code=error.code, message=CODES[error.code].meaning)
-    return problem(error.http_status, told, subject, headers=headers)
+    shown = FunctionError(code=error.code, message=error.message, details=details)
+    if error.code in _CONFIDENTIAL:
+        shown = FunctionError(code=error.code, message=CODES[error.code].meaning)
+    return problem(error.http_status, shown, subject, headers=headers)
 
 
 def problem_from_http(error: HTTPException, subject: Subject) -> Response:
-    """The answer to a request that HTTP itself rules out: no such path, method, or media type."""
-    ours = error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
-    code = Code.INTERNAL if ours else Code.INVALID_REQUEST
-    told = FunctionError(code=code, message=error.detail)
-    return problem(error.status_code, told, subject, headers=error.headers)
+    """The problem document of a path, a method or a body that the server does not take."""
+    is_defect = error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    code = Code.INTERNAL if is_defect else Code.INVALID_REQUEST
+    shown = FunctionError(code=code, message=error.detail)
+    return problem(error.status_code, shown, subject, headers=error.headers)
 
 
 def problem(
@@ -68,7 +71,7 @@ def problem(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """A problem document: the fields of RFC 9457, then those of the contract."""
+    """A problem document as a response."""
     document: ProblemDocument = {
         "type": f"urn:alyx-sandbox:error:{error.code}",
         "title": CODES[Code(error.code)].meaning,
@@ -83,8 +86,8 @@ def problem(
 
 
 def status_of(code: str | None) -> int:
-    """The HTTP status of a function's response with that error code; None is success."""
+    """The HTTP status of a function's response with that error code; None means success."""
     try:
         return CODES[Code(code)].http_status if code else HTTPStatus.OK
-    except ValueError:  # the function's own
+    except ValueError:  # a code of the function's own
         return HTTPStatus.OK

@@ -1,4 +1,4 @@
-"""A function's response as JSON for HTTP; a long log is written down by a thread."""
+"""A function's response as JSON, for HTTP."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from sandbox.models import FunctionResponse
 
 JSON: Final = "application/json"
-# So many log entries take no time that other requests would notice.
+# More log entries are encoded by a thread: that could hold up other requests.
 _FEW_ENTRIES: Final = 128
 
 
-async def written(response: FunctionResponse) -> str:
-    """The response document, on one line."""
+async def encode(response: FunctionResponse) -> str:
+    """The response document as JSON, on one line."""
     if len(response.logs) <= _FEW_ENTRIES:
         return response.to_json()
     return await asyncio.to_thread(response.to_json)
 
 
-async def document(response: FunctionResponse, status: int) -> Response:
-    """The answer that is the response document."""
-    return Response(await written(response), status, media_type=JSON)
+async def http_response(response: FunctionResponse, status: int) -> Response:
+    """The HTTP response whose body is the response document."""
+    return Response(await encode(response), status, media_type=JSON)

@@ -1,4 +1,4 @@
-"""Webhooks: the sender's HMAC of the body is checked before a function runs."""
+"""Webhooks: the signature of the body is checked before the function runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.server.auth.callers import Caller
 from sandbox.server.events.signatures import SignatureScheme, is_genuine
 from sandbox.server.http.body import read_body
 from sandbox.server.http.functions import respond
-from sandbox.server.http.request_event import body_as_input, request_document
+from sandbox.server.http.request_input import body_as_input, request_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from sandbox.server.events.registrar import Webhook
     from sandbox.server.service import Service
 
-# Anybody may send a body here. This process reads only so many larger ones at once.
-SMALL: Final = 64 * 1024
+# Anybody may send a body here, so this process reads only a few large ones at once.
+SMALL: Final = 64 * 1024  # bytes
 MOST_LARGE: Final = 32
 
 
 class _NotKeptError(Exception):
-    """Carries an answer that is not kept, so that the sender may deliver again."""
+    """Carries an answer that is not kept for the delivery's id: the sender may deliver again."""
 
     def __init__(self, answer: Response) -> None:
         self.answer = answer
@@ -48,10 +48,10 @@ class _LargeBodies:
 
     @contextlib.contextmanager
     def reading(self, length: str) -> Iterator[None]:
-        """Count a body of that `Content-Length`.
+        """Count a body of that `Content-Length` while it is read.
 
         Raises:
-            OverloadedError: it is large, and too many large ones are being read.
+            OverloadedError: it is large, and too many large bodies are being read.
         """
         if length.isascii() and length.isdigit() and int(length[:20]) <= SMALL:
             yield
@@ -71,7 +71,7 @@ _large_bodies: Final = _LargeBodies()
 async def receive(request: Request, service: Service) -> Response:
     """`POST /api/webhooks/{function}` and `/api/webhooks/{function}/{source}`.
 
-    The answer to a wrong signature does not tell whether there is such a webhook.
+    The answer to a wrong signature does not reveal whether the webhook exists.
 
     Raises:
         UnauthenticatedError: there is no such webhook, or the signature is wrong.
@@ -112,7 +112,7 @@ def _is_genuine(request: Request, service: Service, webhook: Webhook | None, bod
     verification, config = webhook.verification, webhook.config
     try:
         secret = resolve(verification.secret, service.sandbox.secrets)
-    except KeyError:  # the operator does not give this secret
+    except KeyError:  # the operator has not set this secret
         secret = None
     is_stripe = verification.header.lower() == "stripe-signature"
     scheme = SignatureScheme(
@@ -127,27 +127,27 @@ def _is_genuine(request: Request, service: Service, webhook: Webhook | None, bod
 async def _answer_once(
     request: Request, service: Service, call: Call, webhook: Webhook
 ) -> Response:
-    """Carry a delivery out. One that came before gets the earlier answer."""
+    """Invoke the function once for each delivery. A repeated delivery gets the first answer."""
     header = webhook.config.delivery_header
     delivery = request.headers.get(header) if header else None
     wait = webhook.hook.mode == "sync"
-    about = _about(request, webhook)
-    answer = partial(
+    respond_to = partial(
         respond,
         service=service,
         wait=wait,
         output_only=webhook.config.answer == "output",
     )
-    whole = replace(call, input={**call.input, "_request": about})
+    described = _request_without_signature(request, webhook)
+    whole = replace(call, input={**call.input, "_request": described})
     if delivery is None:
-        return await answer(request, call=whole)
+        return await respond_to(request, call=whole)
     key = hashlib.sha256(f"{webhook.hook.source}\n{delivery}".encode()).hexdigest()
-    # Without `_request`, which differs each time: it has the time of the signature.
+    # `call`, not `whole`: `_request` has the time of the signature, which differs each time.
     once = service.idempotency.once(key, call, wait=wait, threads=service.working)
     try:
         async with once as kept:
             if kept.answer is None:
-                answered = await answer(None, call=whole)
+                answered = await respond_to(None, call=whole)
                 if answered.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise _NotKeptError(answered)
                 kept.answer = answered
@@ -156,8 +156,8 @@ async def _answer_once(
         return failed.answer
 
 
-def _about(request: Request, webhook: Webhook) -> dict[str, object]:
-    """`_request` without the signature, which would allow to try secrets until one matches."""
-    about = request_document(request, {})
-    about["headers"].pop(webhook.verification.header.lower(), None)
-    return {**about, "source": webhook.hook.source, "action": webhook.hook.action}
+def _request_without_signature(request: Request, webhook: Webhook) -> dict[str, object]:
+    """`_request`. With the signature, a function could try secrets until one matches."""
+    document = request_document(request, {})
+    document["headers"].pop(webhook.verification.header.lower(), None)
+    return {**document, "source": webhook.hook.source, "action": webhook.hook.action}

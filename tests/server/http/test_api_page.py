@@ -1,4 +1,4 @@
-"""The API page in a real browser: it shows every operation, and breaks no rule of its own policy."""
+"""The API page in a real browser: it shows and sends all operations, and keeps to its policy."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def browser() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
 
 
-def complaints_of(page: Page) -> list[str]:
-    """What the browser says against the page, from now on."""
+def errors_of(page: Page) -> list[str]:
+    """Filled with what the browser reports about the page from now on."""
     found: list[str] = []
     page.on("console", lambda message: found.append(message.text))
     page.on("pageerror", lambda error: found.append(str(error)))
@@ -41,7 +41,7 @@ def complaints_of(page: Page) -> list[str]:
 
 def test_it_shows_every_operation_under_its_policy(browser: Browser, tmp_path: Path) -> None:
     with served(tmp_path) as server, browser.new_page() as page:
-        complaints = complaints_of(page)
+        errors = errors_of(page)
         page.goto(f"{server.client.base_url}/docs")
         page.wait_for_selector(".opblock")
         shown = {
@@ -57,9 +57,28 @@ def test_it_shows_every_operation_under_its_policy(browser: Browser, tmp_path: P
         }
         page.locator(".opblock-summary").first.click()
         page.wait_for_selector(".opblock-body .parameters")
-        assert not complaints
-        # The control: what the policy forbids, the browser tells.
+        assert not errors
+        # The control: the browser reports what the policy forbids.
         page.evaluate("document.body.append(Object.assign(document.createElement('script'),"
                       " {textContent: 'window.ran = 1'}))")  # fmt: skip
         assert not page.evaluate("'ran' in window")
-        assert any("Content Security Policy" in complaint for complaint in complaints)
+        assert any("Content Security Policy" in error for error in errors)
+
+
+def test_it_sends_a_request_with_the_key_that_is_entered(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, authentication="required") as server, browser.new_page() as page:
+        key = server.key("read")["authorization"].removeprefix("Bearer ")
+        errors = errors_of(page)
+        page.goto(f"{server.client.base_url}/docs")
+        page.locator("button.authorize").click()
+        page.get_by_label("auth-bearer-value").fill(key)
+        page.get_by_label("Apply credentials").first.click()
+        page.get_by_role("button", name="Close").first.click()
+        block = page.locator("#operations-functions-get_api_functions")
+        block.locator(".opblock-summary").click()
+        block.get_by_role("button", name="Try it out").click()
+        block.get_by_role("button", name="Execute").click()
+        assert (
+            block.locator(".live-responses-table tbody .response-col_status").inner_text() == "200"
+        )
+        assert not errors

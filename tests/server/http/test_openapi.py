@@ -116,7 +116,7 @@ def test_what_the_document_does_not_say_is_found(server: Served, key: dict[str, 
 
 
 def test_a_server_that_lets_everybody_in_says_so() -> None:
-    open_to_all = openapi_document(guarded=False)
+    open_to_all = openapi_document(authentication=False)
     assert "security" not in open_to_all
     answers = {
         path: operation["responses"].keys()

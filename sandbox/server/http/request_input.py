@@ -1,4 +1,4 @@
-"""What a function is told of the HTTP request that calls it: `input._request`."""
+"""An HTTP request as the input of a function: its body, and the request itself as `_request`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-# What proves who calls is for the server, and no business of functions.
+# Credentials are for the server only. Functions do not get them.
 _WITHHELD: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-alyx-auth"}
 )
 
 
-def sent_path(request: Request) -> str:
-    """The path as it was sent, percent-encoded, without the query."""
+def raw_path(request: Request) -> str:
+    """The path as the client sent it, percent-encoded, without the query."""
     raw = request.scope.get("raw_path")
     return raw.decode("latin-1") if raw else quote(request.scope["path"])
 
 
 def request_document(request: Request, params: Mapping[str, str]) -> dict[str, Any]:
-    """`_request`: method, path, the path's parameters, query and headers.
+    """`_request`: the method, the path, the parameters of the path, the query and the headers.
 
-    What comes several times in the query is a list; names of headers are in lower case.
+    A parameter that the query has several times is a list. Names of headers are in lower case.
     """
     query: dict[str, Any] = {}
     for name in request.query_params:
@@ -49,12 +49,12 @@ def request_document(request: Request, params: Mapping[str, str]) -> dict[str, A
 
 
 def body_as_input(data: bytes, content_type: str) -> dict[str, Any]:
-    """A body as input: a JSON object is the input itself, everything else its `body`.
+    """A body as input: a JSON object is the input itself, any other body its `body`.
 
-    What is neither JSON nor text is in base64, and `base64` is true beside it.
+    A body that is neither JSON nor text is in base64, and the input has `base64: true`.
 
     Raises:
-        InvalidRequestError: it is said to be JSON, and is not.
+        InvalidRequestError: the media type is JSON, but the body is not.
     """
     if not data:
         return {}

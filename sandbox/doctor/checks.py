@@ -1,4 +1,4 @@
-"""Whether this machine can run functions safely: checks, what each saw, and how to mend it."""
+"""The checks of `sandbox doctor`: each with what it saw, and a hint if it fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_DISK: Final = 256 * MIB
 
 
 def examine(engine: Engine, settings: Settings) -> Iterator[Check]:
-    """All checks, each as soon as it is known. Takes some seconds: it starts containers."""
+    """Yield all checks, each when it is done; takes some seconds, because it starts containers."""
     try:
         info = engine.info()
     except SandboxError as error:
@@ -59,8 +59,8 @@ def _engine(info: EngineInfo) -> Check:
             name="engine",
             status="warn",
             seen=seen,
-            hint="the storage driver vfs copies an image for every container: slow, and it fills "
-            "the disk; let the engine use overlay2",
+            hint="the storage driver vfs copies the image for every container, which is slow and "
+            "fills the disk; let the engine use overlay2",
         )
     return Check(name="engine", status="ok", seen=seen)
 
@@ -77,15 +77,15 @@ def _disks(info: EngineInfo, store: Path) -> Iterator[Check]:
     for name, path in places.items():
         try:
             free = shutil.disk_usage(path).free
-        except OSError:  # the engine's directory is on another machine, or not ours to see
+        except OSError:  # the engine's directory is on another machine, or not readable
             continue
         status: Status = "ok" if free > _LITTLE_DISK else "warn" if free > _NO_DISK else "fail"
-        hint = "" if status == "ok" else f"make room at {path}: `docker system df` shows what fills"
+        hint = "" if status == "ok" else f"make room at {path}: see `docker system df`"
         yield Check(name=name, status=status, seen=f"{format_size(free)} free, {path}", hint=hint)
 
 
 def _existing(path: Path) -> Path:
-    """The nearest directory above that exists."""
+    """The path itself, or the nearest directory above it that exists."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
@@ -93,7 +93,7 @@ def _images(engine: Engine, settings: Settings) -> Iterator[Check]:
     own = [runtime for runtime in settings.runtimes if runtime not in settings.images.override]
     wanted = {RUNTIMES[runtime].image for runtime in own}
     if Runtime.GO in settings.runtimes:
-        wanted.add("go")  # compiles what the image `binary` runs
+        wanted.add("go")  # it compiles what the image `binary` runs
     for status in catalog.status(engine):
         if status.name not in wanted:
             continue
@@ -109,10 +109,10 @@ def _images(engine: Engine, settings: Settings) -> Iterator[Check]:
 def _orphans(engine: Engine, store: Path) -> Check:
     count = len(orphans(engine, store))
     if count == 0:
-        return Check(name="orphans", status="ok", seen="no container was left behind")
+        return Check(name="orphans", status="ok", seen="no containers were left behind")
     return Check(
         name="orphans",
         status="warn",
-        seen=f"{count} left behind by processes that were killed",
+        seen=f"killed processes left {count} behind",
         hint="the next invocation removes them",
     )

@@ -1,6 +1,6 @@
-"""Limits are not believed but tried: `sandbox.doctor.limit_probe` reaches for more than it may.
+"""Checks that limits work: `sandbox.doctor.limit_probe` tries to exceed them.
 
-It runs as a function, in a container exactly like every function's, and must be stopped.
+The probe runs as a function, in a container exactly like every function's, and must be stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sandbox.config.settings import Ceilings, ResourceLimits
-from sandbox.doctor import limit_probe as doctor_probe
+from sandbox.doctor import limit_probe
 from sandbox.errors import Code, SandboxError
 from sandbox.functions.discovery import function_from_path
 from sandbox.policy.container_spec import FIRST_UID
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warn", "fail"]
 Invoke = Callable[..., "FunctionResponse"]
 
-# What the probe gets. Small, so that trying is quick; it reaches for several times as much.
+# The limits of the probe, which tries to take several times as much: small, to be quick.
 _GIVEN: Final = ResourceLimits.model_validate(
     {"timeout": "20s", "memory": "64mb", "cpu": 0.5, "pids": 64, "tmp": "8mb"}
 )
 _TIME_LIMIT: Final = 1.5
-_CGROUP_MEND: Final = (
+_CGROUP_HINT: Final = (
     "the engine needs the cgroup controllers memory, pids and cpu: mount cgroup version 2 (systemd "
     "does), or install Debian's cgroupfs-mount; then start the engine again"
 )
-_ENGINE_MEND: Final = (
+_ENGINE_HINT: Final = (
     "something between here and the engine changes containers: look at the engine's "
     "configuration, and whether DOCKER_HOST leads to a proxy"
 )
-_STORE_MEND: Final = (
+_STORE_HINT: Final = (
     "the store (`store` in the settings) must be on a file system that the engine sees under the "
     "same path; an engine on another machine does not"
 )
@@ -49,7 +49,7 @@ _STORE_MEND: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check: what was seen, and how to mend it where it is not `ok`."""
+    """One check: what was seen, and a hint unless it is `ok`."""
 
     name: str
     status: Status
@@ -61,19 +61,19 @@ class Check:
 
 
 def failed(name: str, error: SandboxError) -> Check:
-    """The check that could not be made."""
+    """A check that failed with an error."""
     return Check(name=name, status="fail", seen=error.message, hint=error.hint or "")
 
 
 def judged(name: str, ok: bool, seen: str, *, hint: str) -> Check:
-    """A check that is ok, or fails."""
+    """A check that is ok or fails."""
     return Check(name=name, status="ok" if ok else "fail", seen=seen, hint="" if ok else hint)
 
 
 def try_containers(
     engine: Engine, settings: Settings, runtime_class: RuntimeClass
 ) -> Iterator[Check]:
-    """Whether a container runs, what it is given, and whether every limit bites."""
+    """Check that a container runs, what it may do, and that every limit works."""
     with _probing(engine, settings) as invoke:
         try:
             response = invoke("posture")
@@ -86,27 +86,27 @@ def try_containers(
                 name="containers",
                 status="fail",
                 seen=f"{response.error.code}: {response.error.message} {reason}".rstrip(),
-                hint=_STORE_MEND,
+                hint=_STORE_HINT,
             )
             return
         seen = f"one answered in {response.duration_ms:.0f} ms"
         yield Check(name="containers", status="ok", seen=seen)
         yield from _posture(response.output, runtime_class)
-        # gVisor's kernel counts the time that the host held it back, too.
+        # gVisor's kernel also counts the time for which the host throttled it.
         uneven = {"CPU limit"} if runtime_class == "gvisor" else set()
         yield from _tried(invoke, [name for name in _LIMITS if name not in uneven])
 
 
 def try_limits(engine: Engine, settings: Settings, names: Iterable[str]) -> Iterator[Check]:
-    """Whether the limits of these names bite: one container for each."""
+    """Check the limits of these names, with one container for each."""
     with _probing(engine, settings) as invoke:
         yield from _tried(invoke, names)
 
 
 @contextlib.contextmanager
 def _probing(engine: Engine, settings: Settings) -> Iterator[Invoke]:
-    """Invoke the probe by the name of what it tries."""
-    function, _ = function_from_path(Path(doctor_probe.__file__))
+    """A callable that invokes the probe with the name of what it tries."""
+    function, _ = function_from_path(Path(limit_probe.__file__))
     assert function is not None  # noqa: S101 - it is ours
     limits = settings.model_copy(
         update={
@@ -133,39 +133,39 @@ def _tried(invoke: Invoke, names: Iterable[str]) -> Iterator[Check]:
 
 
 def _posture(seen: dict[str, Any], runtime_class: RuntimeClass) -> Iterator[Check]:
-    """What the kernel says of the probe's process."""
+    """Check what the kernel says of the probe's process."""
     extra = [group for group in seen["groups"] if group != seen["gid"]]
     identity = f"uid {seen['uid']}, gid {seen['gid']}" + (f", groups {extra}" if extra else "")
     lowest = min(seen["uid"], seen["gid"])
-    yield judged("user", lowest >= FIRST_UID and not extra, identity, hint=_ENGINE_MEND)
+    yield judged("user", lowest >= FIRST_UID and not extra, identity, hint=_ENGINE_HINT)
 
     held = [name for name, bits in seen["capabilities"].items() if bits]
-    yield judged("capabilities", not held, ", ".join(held) or "none", hint=_ENGINE_MEND)
+    yield judged("capabilities", not held, ", ".join(held) or "none", hint=_ENGINE_HINT)
 
     if runtime_class == "gvisor":
-        # Which has neither seccomp nor no_new_privs to show: the host's kernel is out of reach.
+        # It shows neither seccomp nor no_new_privs: its functions cannot reach the host's kernel.
         yield Check(name="system calls", status="ok", seen="served by gVisor's own kernel")
     else:
         locked = seen["no_new_privs"] == "1"
-        yield judged("no_new_privs", locked, "on" if locked else "off", hint=_ENGINE_MEND)
+        yield judged("no_new_privs", locked, "on" if locked else "off", hint=_ENGINE_HINT)
         filtered = seen["seccomp"] == "2"
         how = "filtered by seccomp" if filtered else "not filtered"
-        yield judged("system calls", filtered, how, hint=_ENGINE_MEND)
+        yield judged("system calls", filtered, how, hint=_ENGINE_HINT)
 
     interfaces = ", ".join(seen["interfaces"]) or "none"
     alone = set(seen["interfaces"]) <= {"lo"}
-    yield judged("network", alone, f"interfaces: {interfaces}", hint=_ENGINE_MEND)
+    yield judged("network", alone, f"interfaces: {interfaces}", hint=_ENGINE_HINT)
 
     writable = [] if seen["root_read_only"] else ["/"]
     writable += [path for path in seen["writable"] if path not in writable]
     state = f"writable: {', '.join(writable)}" if writable else "read-only"
-    yield judged("root file system", not writable, state, hint=_ENGINE_MEND)
+    yield judged("root file system", not writable, state, hint=_ENGINE_HINT)
 
 
 def _memory(name: str, invoke: Invoke) -> Check:
     response = invoke("memory")
     if response.error is not None and response.error.code == Code.OUT_OF_MEMORY:
-        seen = f"a hog was killed at {format_size(_GIVEN.memory)}"
+        seen = f"the probe was killed at {format_size(_GIVEN.memory)}"
         return Check(name=name, status="ok", seen=seen)
     return _unstopped(name, response, "bytes")
 
@@ -179,8 +179,8 @@ def _processes(name: str, invoke: Invoke) -> Check:
     code = response.error.code if response.error is not None else ""
     stopped = code in (Code.FUNCTION_CRASHED, Code.OUT_OF_MEMORY)
     if stopped and response.stats.runtime_class == "gvisor":
-        # gVisor itself runs under the limits: it ends when it gets no more threads, or no more
-        # memory for its own records of so many processes.
+        # The limits apply to gVisor, too: it ends when it gets no more threads, or no more memory
+        # for its records of so many processes.
         return Check(name=name, status="ok", seen=f"gVisor ended at its limits: {code}")
     return _unstopped(name, response, "started")
 
@@ -196,7 +196,7 @@ def _files(name: str, invoke: Invoke) -> Check:
 def _cpu(name: str, invoke: Invoke) -> Check:
     response = invoke("cpu")
     got = response.output or {"cores": None}
-    # The quota is dealt out by tenths of a second, so a short run gets a little more.
+    # The kernel hands out the quota in tenths of a second, so a short run gets a little more.
     if got["cores"] is not None and 0 < got["cores"] < _GIVEN.cpu + 0.3:
         seen = f"a busy loop got {got['cores']:.2f} of a core; the limit is {_GIVEN.cpu}"
         return Check(name=name, status="ok", seen=seen)
@@ -222,9 +222,9 @@ _LIMITS: Final = {
 
 
 def _unstopped(name: str, response: FunctionResponse, amount: str) -> Check:
-    """A limit that did not bite, or a probe that failed in a way that was not meant."""
+    """The failed check of a limit that did not work, or of a probe that failed itself."""
     if response.error is not None:
         seen = f"the probe failed: {response.error.code}: {response.error.message}"
     else:
         seen = f"the probe was not stopped: {amount} {(response.output or {}).get(amount, '')}"
-    return Check(name=name, status="fail", seen=seen.rstrip(), hint=_CGROUP_MEND)
+    return Check(name=name, status="fail", seen=seen.rstrip(), hint=_CGROUP_HINT)

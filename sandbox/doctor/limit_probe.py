@@ -1,6 +1,6 @@
-"""A function that tries its own limits from inside its container. `limit_checks` invokes it.
+"""A function that tries to exceed its limits from inside its container; `limit_checks` invokes it.
 
-Nothing of the project can be imported here: it runs in the python image, by itself.
+It runs alone in the python image, so it can import nothing of the project.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1024 * 1024
-# What the probes take at most, where the limit that should stop them does not.
+# The probes take at most this much if no limit stops them.
 MOST_MEMORY = 512 * MIB
 MOST_PROCESSES = 512
 MOST_FILE = 128 * MIB
@@ -25,7 +25,7 @@ def handler(ctx: Any) -> dict[str, Any]:
 
 
 def posture() -> dict[str, Any]:
-    """Who this process is and what it may do, as the kernel says."""
+    """The identity and the rights of this process, according to the kernel."""
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
@@ -43,7 +43,7 @@ def posture() -> dict[str, Any]:
 
 
 def can_write(directory: str) -> bool:
-    """Whether a file can be made there."""
+    """Whether a file can be created there."""
     path = Path(directory, ".probe")
     try:
         path.touch()
@@ -54,13 +54,13 @@ def can_write(directory: str) -> bool:
 
 
 def memory() -> dict[str, Any]:
-    """Take memory until killed; says how much it got if it was not."""
+    """Take memory until killed; otherwise report how much it got."""
     taken = [bytearray(b"x" * MIB) for _ in range(MOST_MEMORY // MIB)]
     return {"bytes": sum(map(len, taken))}
 
 
 def processes() -> dict[str, Any]:
-    """Start processes until refused; says how many were started."""
+    """Start processes until refused; report how many it started."""
     children: list[int] = []
     refused = False
     try:
@@ -79,7 +79,7 @@ def processes() -> dict[str, Any]:
 
 
 def files() -> dict[str, Any]:
-    """Fill the temporary directory until refused; says how many bytes went in."""
+    """Fill the temporary directory until refused; report how many bytes it wrote."""
     written = 0
     refused = False
     path = Path(tempfile.gettempdir(), "probe")
@@ -94,7 +94,7 @@ def files() -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    """Keep one core busy for a while; says how much of the core it got."""
+    """Keep one core busy for a while; report its share of the core."""
     wall, used = time.monotonic(), time.process_time()
     while time.monotonic() - wall < 0.6:
         pass

@@ -1,8 +1,8 @@
-"""Known ways out of a container, by the versions that have them: what `doctor` compares with.
+"""Known ways out of a container, by the versions that have them.
 
-Only what a function could use here: what needs an image, a mount, a plug-in or a capability that
-no function has is left out. Distributions mend a fault without changing the version it is in, and
-say so in a suffix; there, a version that has a fault is a warning, not a failure.
+Ways that need an image, a mount, a plug-in or a capability that no function has are left out. A
+distribution may fix a fault and keep the version, with a suffix of its own; then the check is a
+warning, not a failure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sandbox.engine.base import EngineInfo, RuntimeClass
 
-# Major, minor, patch, and the number of a release candidate: those come before their release.
+# Major, minor, patch, and the number of a release candidate, which comes before its release.
 Version = tuple[int, int, int, int]
 _RELEASED: Final = 1_000_000
 _VERSION: Final = re.compile(
@@ -37,7 +37,7 @@ _TIMEOUT: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Advisory:
-    """A fault of one component. `affected` are ranges: from a version on, and before the mended."""
+    """A fault of one component. `affected` are ranges: first bad version, first good version."""
 
     component: str
     ids: tuple[str, ...]
@@ -45,8 +45,8 @@ class Advisory:
     affected: tuple[tuple[str, str], ...]
 
     @property
-    def mended(self) -> str:
-        """The versions without it."""
+    def fixed(self) -> str:
+        """The first versions without it."""
         return " or ".join(dict.fromkeys(before for _, before in self.affected))
 
     def affects(self, version: Version) -> bool:
@@ -130,7 +130,7 @@ ADVISORIES: Final = (
 
 
 def parse_version(text: str) -> Version | None:
-    """The version in what a component says of itself, such as `v1.1.12-0-g51d5e94`; else None."""
+    """The version in a text such as `v1.1.12-0-g51d5e94`; None if there is none."""
     found = _VERSION.search(text.strip())
     if found is None:
         return None
@@ -144,14 +144,14 @@ def parse_version(text: str) -> Version | None:
 
 
 def is_packaged(text: str) -> bool:
-    """Whether a distribution made this version, and may have mended it under its old number."""
+    """Whether a distribution made this version, and may have fixed faults in it."""
     return _PACKAGED.search(text) is not None
 
 
 def check_versions(info: EngineInfo, runtime_class: RuntimeClass) -> Iterator[Check]:
-    """One check for each component that functions meet; one that tells no version is passed over.
+    """One check for each component that functions could attack and whose version is known.
 
-    Under gVisor the host's kernel and runc are out of a function's reach; the engine is not.
+    Under gVisor, a function cannot reach the host's kernel and runc.
     """
     versions = dict(info.components)
     if runtime_class == "crun":
@@ -182,19 +182,19 @@ def _check(component: str, text: str, found: list[Advisory]) -> Check:
     if not found:
         return Check(name=name, status="ok", seen=f"{text}, no known way out")
     faults = "; ".join(f"{', '.join(advisory.ids)} ({advisory.what})" for advisory in found)
-    upgrade = f"upgrade {component} to {found[-1].mended} or later"
+    upgrade = f"upgrade {component} to {found[-1].fixed} or later"
     if is_packaged(text):
         return Check(
             name=name,
             status="warn",
-            seen=f"{text} has {faults}, unless its distribution has mended that",
-            hint=f"look its advisories up in the distribution's security tracker; else {upgrade}",
+            seen=f"{text} has {faults}, unless its distribution has fixed that",
+            hint=f"look up these faults in the distribution's security tracker; else {upgrade}",
         )
     return Check(name=name, status="fail", seen=f"{text} has {faults}", hint=upgrade)
 
 
 def _local(info: EngineInfo, program: str) -> dict[str, str]:
-    """The version of a program that the engine does not tell, where it is on this machine."""
+    """The version of a program that the engine does not report, if it is on this machine."""
     path = shutil.which(program)
     if path is None or info.components.get("kernel") != platform.release():
         return {}

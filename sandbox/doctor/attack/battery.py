@@ -1,7 +1,7 @@
-"""The attacks, one after another, each through the same API that every function is invoked by.
+"""The attacks, one after another, each through the API that invokes every function.
 
-It fails closed: every promise of `PROMISES` gets a finding, and one that could not be checked, for
-whatever reason, did not hold.
+It fails closed: each of `PROMISES` gets a finding, and a promise that could not be checked, for any
+reason, did not hold.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sandbox.engine.base import Engine
     from sandbox.models import FunctionResponse
 
-# Everything that is tried: group and promise, in the order of the table.
+# All promises that are checked: group and promise, in the order of the output.
 PROMISES: Final[tuple[tuple[str, str], ...]] = (
     ("escape surface", "a user of its own"),
     ("escape surface", "no capabilities"),
@@ -56,21 +56,21 @@ PROMISES: Final[tuple[tuple[str, str], ...]] = (
     ("limits", "size of a file"),
     ("network", "no interface"),
     ("network", "the host is not reached"),
-    ("network", "names that are tried are told"),
+    ("network", "denied names are reported"),
     ("network", "only what is allowed is reached"),
     ("network", "private addresses are refused"),
-    ("secrets", "only who names it is given it"),
+    ("secrets", "given to those that name it"),
     ("secrets", "not in any environment"),
     ("secrets", "not in logs"),
     ("secrets", "not in the engine's records"),
     ("neighbours", "nothing is left for the next"),
-    ("neighbours", "an honest one is served"),
+    ("neighbours", "an honest function is served"),
 )
 _SECONDS: Final = 60.0
 
 
 def attack(engine: Engine, settings: Settings) -> Iterator[Finding]:
-    """A finding for each of `PROMISES`, as soon as it is known. Takes about half a minute."""
+    """Yield a finding for each of `PROMISES` as soon as it is known; takes half a minute."""
     checked = set()
     for section in (_surface, _limits, _floods, _network, _egress, _secrets, _neighbours):
         try:
@@ -79,7 +79,7 @@ def attack(engine: Engine, settings: Settings) -> Iterator[Finding]:
                     checked.add((finding.group, finding.promise))
                     yield finding
         except (SandboxError, OSError, _ProbeError, KeyError, TypeError, ValueError) as error:
-            # Of what the section still had to say, nothing is known: it did not hold.
+            # Nothing is known of the other promises of this section: they did not hold.
             failed = f"not checked: {error}"
             for group, promise in _SECTIONS[section]:
                 if (group, promise) not in checked:
@@ -91,7 +91,7 @@ def attack(engine: Engine, settings: Settings) -> Iterator[Finding]:
 
 
 class _ProbeError(Exception):
-    """The probe failed in a way that was not meant."""
+    """The probe itself failed."""
 
 
 class _Arena:
@@ -167,7 +167,7 @@ def _floods(arena: _Arena) -> Iterator[Finding]:
 
 @contextlib.contextmanager
 def _listener() -> Iterator[int]:
-    """A port on the host's loopback interface where `hello` is said to everybody."""
+    """A port on the host's loopback interface that answers `hello`."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:
@@ -184,7 +184,7 @@ def _listener() -> Iterator[int]:
 
 
 def _says_hello(port: int) -> bool:
-    """The control: from the host, it can be reached."""
+    """The control: whether the port can be reached from the host."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         return connection.recv(5) == b"hello"
 
@@ -200,8 +200,8 @@ def _network(arena: _Arena) -> Iterator[Finding]:
     yield _finding("network", "the host is not reached", control and not reached, seen)
     network = response.stats.network
     told = network is not None and name in {item.destination for item in network.denied}
-    seen = "in stats.network.denied" if told else "a name was tried, and is not in the response"
-    yield _finding("network", "names that are tried are told", told, seen)
+    seen = "in stats.network.denied" if told else "a denied name is missing in the response"
+    yield _finding("network", "denied names are reported", told, seen)
 
 
 def _egress(arena: _Arena) -> Iterator[Finding]:
@@ -215,14 +215,14 @@ def _egress(arena: _Arena) -> Iterator[Finding]:
     reached = [name for name, what in answer.items() if what == "ok"]
     held = control and reached == [place]
     yield _finding(
-        "network", "only what is allowed is reached", held, ", ".join(reached) or "nothing at all"
+        "network", "only what is allowed is reached", held, ", ".join(reached) or "nothing"
     )
     held, seen = _private_refused(arena)
     yield _finding("network", "private addresses are refused", held, seen)
 
 
 def _private_refused(arena: _Arena) -> tuple[bool, str]:
-    """A name that is allowed, and whose address is not."""
+    """Try a destination whose name is allowed and whose address is not."""
     with _listener() as port:
         place = f"localhost:{port}"
         try:
@@ -230,7 +230,7 @@ def _private_refused(arena: _Arena) -> tuple[bool, str]:
                 places = [("localhost", port)]
                 answer = _output(sandbox.invoke("f0", {"attack": "connect", "places": places}))
         except PolicyRefusedError:
-            return _says_hello(port), "before anything ran"
+            return _says_hello(port), "before the function ran"
         reached = "ok" in answer.values()
         return _says_hello(port) and not reached, "reached" if reached else "by the gateway"
 
@@ -246,17 +246,17 @@ def _secrets(arena: _Arena) -> Iterator[Finding]:
         records: list[str] = []
 
         def look(_: object) -> None:
-            """The secret is inside now; what does the engine know?"""
+            """Keep what the engine knows of the container while the secret is in it."""
             if not records:
                 running = arena.engine.containers({LABEL_FUNCTION: "f0"})
                 records.extend(arena.engine.describe(container.id) for container in running)
 
         first = sandbox.invoke("f0", asked | {"linger": 1}, on_log=look)
-        # The canary is in its input, too, which is no secret of the settings; not in its env.
+        # Its input has the canary, too, but as no secret of the settings; its env does not.
         second = sandbox.invoke("f1", asked)
     mine, others = _output(first), _output(second)
     held = mine["given"] and not others["given"]
-    yield _finding("secrets", "only who names it is given it", held, "in the request alone")
+    yield _finding("secrets", "given to those that name it", held, "only in its request")
     places = [*mine["environments"], *others["environments"]]
     places += [name for name, value in mine["variables"].items() if canary in value]
     yield _finding(
@@ -292,7 +292,10 @@ def _neighbours(arena: _Arena) -> Iterator[Finding]:
         held = stopped and honest.output == "hello"
         how = ended.error.code if ended.error is not None else "never stopped"
         yield _finding(
-            "neighbours", "an honest one is served", held, f"beside an attacker that ended: {how}"
+            "neighbours",
+            "an honest function is served",
+            held,
+            f"the attacker beside it: {how}",
         )
 
 
@@ -305,7 +308,7 @@ _SECTIONS: Final[dict[Callable[[_Arena], Iterator[Finding]], tuple[tuple[str, st
     _limits: tuple(item for item in PROMISES if item[1].endswith(" limit")),
     _floods: (("limits", "size of output"), ("limits", "size of logs")),
     _network: (
-        ("network", "the host is not reached"), ("network", "names that are tried are told"),
+        ("network", "the host is not reached"), ("network", "denied names are reported"),
     ),
     _egress: (
         ("network", "only what is allowed is reached"),

@@ -1,7 +1,7 @@
-"""What the probe saw, held against what is promised. Pure.
+"""Compares the reports of the probe with the promises; pure.
 
-Something is held only if it was seen to be, and if the harmless thing beside it worked: a probe
-that could not have succeeded proves nothing.
+A promise holds only if the probe was refused, and a harmless control beside it worked: a probe that
+could not have succeeded proves nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _GVISOR_READABLE: Final = {"/proc/1/environ"}
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Whether a promise held, and what was seen. What could not be checked did not hold."""
+    """Whether a promise held, and what was seen. If it could not be checked, it did not hold."""
 
     group: str
     promise: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def judge_surface(seen: dict[str, Any], *, gvisor: bool, host_release: str) -> Iterator[Finding]:
-    """The escape surface and the file system, from what the attack `surface` reports."""
+    """Findings from the report of the attack `surface`."""
 
     def found(group: str, promise: str, bad: list[str], *, control: bool, good: str) -> Finding:
         text = ", ".join(bad) if bad else good
@@ -97,7 +97,7 @@ def judge_surface(seen: dict[str, Any], *, gvisor: bool, host_release: str) -> I
     control = seen["run_from_usr"] == "ok"
     yield found(files, "nothing runs from /tmp", ran, control=control, good=seen["run_from_tmp"])
 
-    # One byte is none: with 0, the kernel calls a handler on the host, if there is one.
+    # A limit of one byte is safer than 0, with which the kernel may call a handler on the host.
     cores = [] if seen["core"] in (0, 1) else [f"of {seen['core']} bytes"]
     yield found("limits", "no core dumps", cores, control=True, good="off")
     size = [] if seen["file_size"] > 0 else ["no limit"]
@@ -107,12 +107,12 @@ def judge_surface(seen: dict[str, Any], *, gvisor: bool, host_release: str) -> I
     yield found("network", "no interface", interfaces, control=control, good="loopback alone")
 
 
-# Process ids start at 1 in a namespace of its own; the host's are far above.
+# In a namespace of its own, process ids start at 1; those of the host are far above.
 _MOST_PROCESSES: Final = 1000
 
 
 def _kernel(seen: dict[str, Any], *, gvisor: bool, host_release: str) -> Finding:
-    """Dangerous system calls: refused by the filter, or served by another kernel."""
+    """Whether dangerous system calls are refused by the filter, or served by another kernel."""
     promise = "dangerous system calls"
     if gvisor:
         other = seen["release"] != host_release

@@ -1,7 +1,7 @@
 """A function that attacks its container from inside; `sandbox.doctor.attack.battery` invokes it.
 
-Nothing of the project can be imported here: it runs in the python image, by itself. It reports what
-the kernel answered; what that means is decided by `sandbox.doctor.attack.judges`.
+It runs alone in the python image, so it can import nothing of the project. It reports the answers
+of the kernel, which `sandbox.doctor.attack.judges` judges.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Numbers of x86-64, with arguments that change nothing where the call is let through.
+# Numbers of x86-64, with arguments that change nothing if the call is allowed.
 CALLS = {
     "unshare": (272, 0x10000000),
     "setns": (308, -1, 0),
@@ -80,7 +80,7 @@ def attempt(call: Callable[..., Any], *arguments: Any) -> str:
 
 
 def surface(_: Any) -> dict[str, Any]:
-    """What the kernel lets this process do, each with something harmless that it has to."""
+    """What the kernel lets this process do, with harmless controls that it must allow."""
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -91,7 +91,7 @@ def surface(_: Any) -> dict[str, Any]:
             return errno.errorcode.get(ctypes.get_errno(), "?")
         return "ok"
 
-    # In a child, which the call may change or end.
+    # In a child, because the call may change or end the process.
     calls = {name: in_child(call, *arguments) for name, arguments in CALLS.items()}
     return {
         "uid": os.getuid(),
@@ -119,7 +119,7 @@ def surface(_: Any) -> dict[str, Any]:
 
 
 def processes() -> list[int]:
-    """All processes that can be seen."""
+    """The ids of all visible processes."""
     return sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
@@ -147,7 +147,7 @@ def read(path: str) -> str:
 
 
 def run_copy(program: str) -> str:
-    """Whether a program that was put into /tmp runs."""
+    """Whether a program that was copied to /tmp runs."""
     copy = "/tmp/true"  # noqa: S108 - the container's own
     shutil.copyfile(program, copy)
     os.chmod(copy, 0o755)  # noqa: S103, PTH101
@@ -155,7 +155,7 @@ def run_copy(program: str) -> str:
 
 
 def connect(ctx: Any) -> dict[str, str]:
-    """Connect to each of these places: host and port, `ok` if something answers."""
+    """Connect to each host and port; `ok` if something answers."""
     found = {}
     for host, port in ctx.input["places"]:
         try:
@@ -167,7 +167,7 @@ def connect(ctx: Any) -> dict[str, str]:
 
 
 def secrets(ctx: Any) -> dict[str, Any]:
-    """Where the secret of this function, and others' secrets, can be seen from inside."""
+    """Whether this function was given the secret, and where it is visible."""
     value = ctx.env.get("CANARY", "")
     canary = ctx.input["canary"]
     ctx.log.info(f"token {value}")
@@ -182,14 +182,14 @@ def secrets(ctx: Any) -> dict[str, Any]:
 
 
 def read_all(path: Path) -> bytes:
-    """What is in a file, as far as it can be read."""
+    """The content of a file; empty if it cannot be read."""
     with contextlib.suppress(OSError):
         return path.read_bytes()
     return b""
 
 
 def leave(_: Any) -> dict[str, Any]:
-    """What an earlier invocation left; and leave something."""
+    """Report what an earlier invocation left behind, and leave something behind."""
     places = [Path("/tmp/left"), Path("/dev/shm/left")]  # noqa: S108
     found = [str(path) for path in places if path.exists()]
     for path in places:
@@ -199,7 +199,7 @@ def leave(_: Any) -> dict[str, Any]:
 
 
 def output(_: Any) -> str:
-    """Answer with far more than may be answered."""
+    """Answer with far more than the limit."""
     return "x" * (64 << 20)
 
 
@@ -210,7 +210,7 @@ def logs(_: Any) -> None:
 
 
 def hurt(_: Any) -> None:
-    """Take all the processors and processes that are there."""
+    """Use as many processors and processes as possible."""
     with contextlib.suppress(OSError):
         while os.fork() >= 0:
             pass
@@ -219,7 +219,7 @@ def hurt(_: Any) -> None:
 
 
 def hello(_: Any) -> str:
-    """Be honest."""
+    """Do nothing wrong."""
     return "hello"
 
 

@@ -71,7 +71,7 @@ def with_request_options(call: Call, request: Request, caller: Caller) -> Call:
 async def respond_as_asked(request: Request, service: Service, call: Call) -> Response:
     """Run a call and answer as the request asks: with the response, with events, or with 202."""
     key = request.headers.get("idempotency-key")
-    wait = _flag(request, "wait", default=True)
+    wait = _wait(request)
     streamed = EVENT_STREAM in request.headers.get("accept", "")
     if streamed and wait:
         if key is not None:
@@ -201,12 +201,10 @@ def _timeout(request: Request) -> float | None:
         raise InvalidRequestError(f"timeout: {error}") from None
 
 
-def _flag(request: Request, name: str, *, default: bool) -> bool:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
+def _wait(request: Request) -> bool:
+    text = request.query_params.get("wait", "true")
     if text not in ("true", "false"):
-        raise InvalidRequestError(f"{name} is true or false")
+        raise InvalidRequestError("wait is true or false")
     return text == "true"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from sandbox.server.auth.callers import Caller
     from sandbox.server.service import Service
 
-# `/readyz` asks the engine at most once in so many seconds, so that probes are no load.
-_FRESH: Final = 1.0
-
 
 async def healthz(_: Request, _service: Service) -> Response:
     """`GET /healthz`. It answers as long as the event loop runs."""
@@ -31,9 +28,13 @@ async def healthz(_: Request, _service: Service) -> Response:
 
 
 class Readiness:
-    """Whether the server can run functions; `draining` is set when it begins to stop."""
+    """Whether the server can run functions; `draining` is set when it begins to stop.
 
-    def __init__(self) -> None:
+    It asks the engine at most once in `interval` seconds, so that probes are no load.
+    """
+
+    def __init__(self, *, interval: float = 1.0) -> None:
+        self._interval = interval
         self._lock = asyncio.Lock()
         self._answer: dict[str, Any] = {}
         self._asked_at = float("-inf")
@@ -43,7 +44,7 @@ class Readiness:
     async def answer(self, service: Service) -> Response:
         """The report; 503 if the server cannot run functions."""
         async with self._lock:
-            if self._service is not service or time.monotonic() - self._asked_at > _FRESH:
+            if self._service is not service or time.monotonic() - self._asked_at > self._interval:
                 self._answer = await service.working.run(_check, service)
                 self._asked_at, self._service = time.monotonic(), service
         problems = [*self._answer["problems"], *(["it is stopping"] if self.draining else [])]

@@ -81,30 +81,21 @@ _WEBHOOK: Final = Operation(
     refusals=(401, 404, 409, 422, 429, *BODY_REFUSALS),
 )
 
+# fmt: off
 OPERATIONS: Final = (
     Operation(
-        method="POST",
-        path="/api/functions/{name}",
+        method="POST", path="/api/functions/{name}",
         endpoint=AuthenticatedEndpoint(functions.invoke, "invoke"),
         summary="Invoke a function. If the function itself fails, the status is 200 too.",
         parameters=(
             _NAME,
             in_query("wait", {"type": "boolean"}, "false: queue the execution and answer 202."),
-            in_query(
-                "timeout",
-                {"type": "string", "pattern": r"^[1-9][0-9]{0,3}(ms|s|m)?$"},
-                "Its time limit, such as 5s or 500ms.",
-            ),
-            in_header(
-                "Idempotency-Key",
-                {"schema": {"type": "string", "pattern": f"^{KEY.pattern}$"}},
-                "The same key gets the same answer.",
-            ),
-            in_header(
-                "X-Alyx-Auth",
-                {"content": json_of(ref(AuthContext))},
-                "On whose behalf: `context.auth`. Needs the scope `impersonate`.",
-            ),
+            in_query("timeout", TEXT | {"pattern": r"^[1-9][0-9]{0,3}(ms|s|m)?$"},
+                     "Its time limit, such as 5s or 500ms."),
+            in_header("Idempotency-Key", {"schema": TEXT | {"pattern": f"^{KEY.pattern}$"}},
+                      "The same key gets the same answer."),
+            in_header("X-Alyx-Auth", {"content": json_of(ref(AuthContext))},
+                      "On whose behalf: `context.auth`. Needs the scope `impersonate`."),
         ),
         body=json_of(OBJECT) | {"multipart/form-data": {"schema": OBJECT}},
         answers={
@@ -115,38 +106,31 @@ OPERATIONS: Final = (
         refusals=(404, 409, 422, *BODY_REFUSALS),
     ),
     Operation(
-        method="GET",
-        path="/api/functions",
+        method="GET", path="/api/functions",
         endpoint=AuthenticatedEndpoint(functions.list_functions, "read"),
         summary="List the functions.",
         answers={200: schemas.FunctionList},
     ),
     Operation(
-        method="GET",
-        path="/api/functions/stats",
+        method="GET", path="/api/functions/stats",
         endpoint=AuthenticatedEndpoint(functions.stats, "read"),
         summary="Show how many containers of each function are ready, booting and busy.",
         answers={200: schemas.Pools},
     ),
     Operation(
-        method="POST",
-        path="/api/functions/reload",
+        method="POST", path="/api/functions/reload",
         endpoint=AuthenticatedEndpoint(functions.reload, "admin"),
         summary="Read the functions' directory again.",
         answers={200: schemas.FunctionList},
     ),
     Operation(
-        method="GET",
-        path="/api/functions/{name}",
+        method="GET", path="/api/functions/{name}",
         endpoint=AuthenticatedEndpoint(functions.show, "read"),
         summary="Show a function.",
-        parameters=(_NAME,),
-        answers={200: schemas.FunctionDetails},
-        refusals=(404, 422),
+        parameters=(_NAME,), answers={200: schemas.FunctionDetails}, refusals=(404, 422),
     ),
     Operation(
-        method="GET",
-        path="/api/executions",
+        method="GET", path="/api/executions",
         endpoint=AuthenticatedEndpoint(executions.list_executions, "read", own=True),
         summary="List executions, newest first.",
         parameters=(
@@ -159,41 +143,32 @@ OPERATIONS: Final = (
         answers={200: schemas.ExecutionPage},
     ),
     Operation(
-        method="GET",
-        path="/api/executions/{id}",
+        method="GET", path="/api/executions/{id}",
         endpoint=AuthenticatedEndpoint(executions.show, "read", own=True),
         summary="Show an execution.",
-        parameters=(_ID,),
-        answers={200: Execution},
-        refusals=(404,),
+        parameters=(_ID,), answers={200: Execution}, refusals=(404,),
     ),
     Operation(
-        method="DELETE",
-        path="/api/executions/{id}",
+        method="DELETE", path="/api/executions/{id}",
         endpoint=AuthenticatedEndpoint(executions.cancel, "admin", own=True),
         summary="Cancel an execution: kill it if it runs, never run it if it is queued.",
         parameters=(_ID,),
-        answers={202: described("The execution is cancelled.")},
-        refusals=(404, 409),
+        answers={202: described("The execution is cancelled.")}, refusals=(404, 409),
     ),
     Operation(
-        method="GET",
-        path="/api/executions/{id}/logs",
+        method="GET", path="/api/executions/{id}/logs",
         # A client that follows a log does not keep the service from ending.
         endpoint=AuthenticatedEndpoint(executions.logs, "read", own=True, drained=False),
         summary="Follow an execution's log as server-sent events, live while it runs.",
         parameters=(_ID,),
-        answers={200: described("The log.", events("log", "execution"))},
-        refusals=(404,),
+        answers={200: described("The log.", events("log", "execution"))}, refusals=(404,),
     ),
     Operation(
-        method="POST",
-        path="/api/executions/{id}/retry",
+        method="POST", path="/api/executions/{id}/retry",
         endpoint=AuthenticatedEndpoint(executions.retry, "admin", own=True),
         summary="Queue a dead execution again.",
         parameters=(_ID,),
-        answers=ACCEPTED,
-        refusals=(404, 409),
+        answers=ACCEPTED, refusals=(404, 409),
     ),
     _WEBHOOK,
     replace(
@@ -202,79 +177,63 @@ OPERATIONS: Final = (
         parameters=(in_path("function"), in_path("source")),
     ),
     Operation(
-        method="POST",
-        path="/api/tokens/introspect",
+        method="POST", path="/api/tokens/introspect",
         endpoint=AuthenticatedEndpoint(introspection.introspect, "read"),
         summary="Say whether an internal token is valid (RFC 7662).",
-        body={
-            "application/x-www-form-urlencoded": {
-                "schema": {
-                    "type": "object",
-                    "required": ["token"],
-                    "properties": {"token": TEXT | {"minLength": 1}},
-                }
-            }
-        },
-        answers={200: schemas.TokenInfo},
-        refusals=(408,),
+        body={"application/x-www-form-urlencoded": {"schema": OBJECT | {
+            "required": ["token"], "properties": {"token": TEXT | {"minLength": 1}},
+        }}},
+        answers={200: schemas.TokenInfo}, refusals=(408,),
     ),
     Operation(
-        method="GET",
-        path="/.well-known/jwks.json",
+        method="GET", path="/.well-known/jwks.json",
         endpoint=PublicEndpoint(introspection.jwks),
         summary="Show the public key that verifies internal tokens.",
         answers={200: described("A JSON Web Key Set.", json_of(OBJECT))},
     ),
     Operation(
-        method="GET",
-        path="/healthz",
+        method="GET", path="/healthz",
         endpoint=PublicEndpoint(health.healthz),
         summary="Check that the process is alive.",
         answers={200: schemas.Health},
     ),
     Operation(
-        method="GET",
-        path="/readyz",
+        method="GET", path="/readyz",
         endpoint=PublicEndpoint(health.readyz),
         summary="Check that the server can run functions.",
         answers={
             200: described("It can.", json_of(ref(schemas.ReadinessReport))),
-            503: described(
-                "It cannot; or there is no free connection.",
-                json_of(ref(schemas.ReadinessReport)) | _OR_A_PROBLEM,
-            ),
+            503: described("It cannot; or there is no free connection.",
+                           json_of(ref(schemas.ReadinessReport)) | _OR_A_PROBLEM),
         },
     ),
     Operation(
-        method="GET",
-        path="/metrics",
+        method="GET", path="/metrics",
         endpoint=AuthenticatedEndpoint(health.metrics, "read"),
         summary="Show the metrics, for Prometheus.",
         answers={200: described("The metrics.", {"text/plain": {"schema": TEXT}})},
     ),
     Operation(
-        method="GET",
-        path="/openapi.json",
+        method="GET", path="/openapi.json",
         endpoint=PublicEndpoint(_openapi),
         summary="Describe these operations for programs.",
         answers={200: described("An OpenAPI 3.1 document.", json_of(OBJECT))},
     ),
     Operation(
-        method="GET",
-        path="/docs",
+        method="GET", path="/docs",
         endpoint=PublicEndpoint(api_page.show),
         summary="Describe these operations for people.",
         answers={200: described("Swagger UI.", {"text/html": {"schema": TEXT}})},
     ),
     Operation(
-        method="GET",
-        path="/docs/{file}",
+        method="GET", path="/docs/{file}",
         endpoint=PublicEndpoint(api_page.asset),
         summary="Load a file of that page.",
         answers={},
         documented=False,
     ),
 )
+# fmt: on
 
 # The first segments of these paths. Routes of functions cannot begin with them.
 RESERVED: Final = frozenset(operation.path.split("/")[1] for operation in OPERATIONS)

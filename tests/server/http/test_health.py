@@ -12,7 +12,6 @@ import pytest
 from sandbox import Settings
 from sandbox.errors import EngineUnavailableError
 from sandbox.server.dispatch.threads import Threads
-from sandbox.server.http import health as state
 from sandbox.server.http.health import Readiness
 
 if TYPE_CHECKING:
@@ -87,11 +86,8 @@ def test_each_reason_for_which_it_is_not_is_named(
     assert {"engine": "reached", "image": "mine"}.get(trouble, trouble) in problem
 
 
-def test_probes_are_no_load_on_the_engine(
-    service: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    readiness = Readiness()
-    monkeypatch.setattr(state, "_FRESH", float("inf"))
+def test_probes_are_no_load_on_the_engine(service: Any, engine: Engine) -> None:
+    readiness = Readiness(interval=float("inf"))
     ask(readiness, *[service] * 10)
     asked = engine.asked
     assert asked == 2  # whether it answers, and for the image
@@ -103,11 +99,8 @@ def test_probes_are_no_load_on_the_engine(
     assert engine.asked == 2 * asked
 
 
-def test_an_answer_that_is_old_does_not_stand(
-    service: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    readiness = Readiness()
-    monkeypatch.setattr(state, "_FRESH", -1.0)
+def test_an_answer_that_is_old_does_not_stand(service: Any, engine: Engine) -> None:
+    readiness = Readiness(interval=-1.0)
     assert ask(readiness, service)[0][0] == 200
     engine.away = True
     assert ask(readiness, service)[0][0] == 503

@@ -58,12 +58,7 @@ def _build(sandbox: Sandbox, name: str) -> dict[str, Any]:
             "exit_code": ExitCode.FUNCTION_FAILED,
         }
     except SandboxError as failure:
-        error = {
-            "code": failure.code,
-            "message": failure.message,
-            "details": failure.details | ({"hint": failure.hint} if failure.hint else {}),
-            "exit_code": failure.exit_code,
-        }
+        error = failure.to_dict() | {"exit_code": failure.exit_code}
     else:
         seconds = round(time.monotonic() - started, 3)
         return {"function": name, "success": True, "version": version, "seconds": seconds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from sandbox.policy.limits import Policy
 
 
+_LIMIT_NAMES: Final = ("TIMEOUT", "MEMORY", "CPU", "PIDS", "/TMP", "RUNTIME_CLASS")
+
+
 @click.command("list")
 @common_options
 def list_functions(common: Common) -> None:
@@ -58,13 +61,8 @@ def list_functions(common: Common) -> None:
             print_table(
                 ("NAME", "RUNTIME", "INTERFACE", "DESCRIPTION"),
                 [
-                    (
-                        function.name,
-                        function.runtime,
-                        function.interface,
-                        function.manifest.description,
-                    )
-                    for function in found.functions
+                    (item.name, item.runtime, item.interface, item.manifest.description)
+                    for item in found.functions
                 ],
             )
         elif not found.problems:
@@ -137,17 +135,8 @@ def validate(common: Common, path: Path | None) -> None:
         )
     else:
         if found.functions:
-            header = (
-                "NAME",
-                "TIMEOUT",
-                "MEMORY",
-                "CPU",
-                "PIDS",
-                "/TMP",
-                "RUNTIME_CLASS",
-                "NETWORK",
-            )
-            print_table(header, [_row(item) for item in found.functions])
+            rows = [_row(item) for item in found.functions]
+            print_table(("NAME", *_LIMIT_NAMES, "NETWORK"), rows)
         _print_problems(found.problems)
         if not found.problems:
             click.echo(f"no problems in {directory}", err=True)
@@ -192,7 +181,7 @@ def _policy(policy: Policy | None) -> dict[str, Any]:
 def _row(item: Checked) -> tuple[str, ...]:
     policy = item.policy
     if policy is None:
-        return (item.function.name, "-", "-", "-", "-", "-", "-", "refused, see below")
+        return (item.function.name, *("-" for _ in _LIMIT_NAMES), "refused, see below")
     return (
         item.function.name,
         format_duration(policy.timeout),

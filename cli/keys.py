@@ -6,7 +6,7 @@ import re
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
@@ -76,42 +76,24 @@ def _size(text: str) -> int:
 @click.option("--body", metavar="SIZE", type=_size, help="Size of a request's body.")
 @click.option(
     "--expires",
+    "expires_at",
     metavar="WHEN",
     type=_expiry,
     help="Days (90d) or a date in UTC (2030-12-31).  [default: never]",
 )
 @common_options
-def create(  # noqa: PLR0913
-    *,
-    common: Common,
-    name: str,
-    scopes: tuple[Scope, ...],
-    functions: tuple[str, ...],
-    rate: int | None,
-    concurrency: int | None,
-    body: int | None,
-    expires: float | None,
-) -> None:
+def create(common: Common, **spec: Any) -> None:
     """Create a key and print it. It is not stored, and not shown again.
 
     Its limits apply in addition to `server.limits` in the settings.
     """
     with _store(common) as store:
-        spec = KeySpec(
-            name=name,
-            scopes=scopes,
-            functions=functions,
-            rate=rate,
-            concurrency=concurrency,
-            body=body,
-            expires_at=expires,
-        )
-        key, text = store.create(spec)
+        key, text = store.create(KeySpec(**spec))
     if common.json:
         print_json({"key": text, **key.to_dict()})
         return
     click.echo(text)
-    click.echo(f"key {key.id}, {name!r}: it is not shown again", err=True)
+    click.echo(f"key {key.id}, {key.name!r}: it is not shown again", err=True)
 
 
 @keys.command("list")

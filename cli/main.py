@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from sandbox.errors import Code, ExitCode, SandboxError
+from sandbox.errors import ExitCode, SandboxError
 
 from .output import print_error, print_json
 
@@ -92,7 +92,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SandboxError as error:
-            _report(ctx, error.code, error)
+            _report(ctx, error)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             ctx.exit(ExitCode.INTERRUPTED)
@@ -103,7 +103,7 @@ class LazyGroup(click.Group):
                 raise  # nobody reads the output any more; click ends without a message
             if os.environ.get("SANDBOX_DEBUG"):
                 traceback.print_exc()
-            _report(ctx, Code.INTERNAL, _unexpected(error))
+            _report(ctx, _unexpected(error))
             ctx.exit(ExitCode.PLATFORM)
 
 
@@ -116,15 +116,12 @@ def cli() -> None:
     """Run Alyx functions, each invocation in a container of its own."""
 
 
-def _report(ctx: click.Context, code: Code, error: SandboxError) -> None:
+def _report(ctx: click.Context, error: SandboxError) -> None:
     """Print an error: as a document on stdout with `--json`, else as text on stderr."""
-    if not ctx.meta.get("sandbox.json"):
-        print_error(code, error.message, hint=error.hint, details=_worth_reading(error))
-        return
-    details = error.details | ({"hint": error.hint} if error.hint else {})
-    print_json(
-        {"success": False, "error": {"code": code, "message": error.message, "details": details}}
-    )
+    if ctx.meta.get("sandbox.json"):
+        print_json({"success": False, "error": error.to_dict()})
+    else:
+        print_error(error.code, error.message, hint=error.hint, details=_worth_reading(error))
 
 
 def _worth_reading(error: SandboxError) -> dict[str, Any]:

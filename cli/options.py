@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -192,15 +192,8 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Time limit, such as 5s or 500ms; overrides the function's own.",
     )
     @functools.wraps(command)
-    def with_request(
-        *,
-        data: str | None,
-        auth: str | None,
-        files: tuple[tuple[str, Path], ...],
-        timeout: float | None,
-        **others: Any,
-    ) -> None:
-        options = RequestOptions(data=data, auth=auth, files=files, timeout=timeout)
-        command(options=options, **others)
+    def with_request(**values: Any) -> None:
+        own = {field.name: values.pop(field.name) for field in fields(RequestOptions)}
+        command(options=RequestOptions(**own), **values)
 
     return with_request

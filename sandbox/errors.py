@@ -141,6 +141,11 @@ class SandboxError(Exception):
     def exit_code(self) -> ExitCode:
         return CODES[self.code].exit_code
 
+    def to_dict(self) -> dict[str, Any]:
+        """The error of a document: code, message and details, with the hint among them."""
+        details = self.details | ({"hint": self.hint} if self.hint else {})
+        return {"code": self.code, "message": self.message, "details": details}
+
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 

@@ -50,36 +50,20 @@ _ATTEMPTS: Final = 3
 
 
 class Reloadable(Protocol):
-    """What hot reload uses of a `sandbox.Sandbox`."""
+    """What hot reload uses of a `Sandbox`, which describes it."""
 
     settings: Settings
     directory: Path
 
     @property
-    def functions(self) -> Mapping[str, Function]:
-        """The functions by name."""
-
+    def functions(self) -> Mapping[str, Function]: ...
     @property
-    def problems(self) -> Sequence[Problem]:
-        """What is wrong with the directory."""
-
+    def problems(self) -> Sequence[Problem]: ...
     @property
-    def secrets(self) -> Mapping[str, str]:
-        """The operator's secrets by name."""
-
-    def reload(self) -> None:
-        """Read the directory again."""
-
-    def source_digest(self, function: Function) -> str:
-        """The digest of the function's files as they are now. Raises InvalidManifestError."""
-
-    def prepare(self, name: str, *, source_digest: str | None = None) -> None:
-        """Put a function into service if it can be built and booted.
-
-        Raises:
-            DeploymentFailedError: it cannot.
-            SandboxError: it is not allowed to, or the platform could not.
-        """
+    def secrets(self) -> Mapping[str, str]: ...
+    def reload(self) -> None: ...
+    def source_digest(self, function: Function) -> str: ...
+    def prepare(self, name: str, *, source_digest: str | None = None) -> None: ...
 
 
 class Watcher:

@@ -48,16 +48,11 @@ class Companion(Protocol):
 
 
 class Reporter(Protocol):
-    """Shows what happens; its methods are called in several threads."""
+    """Shows the URL, reloads of functions, and warnings; is called in several threads."""
 
-    def announce(self, url: str) -> None:
-        """Requests are taken at this URL."""
-
-    def show(self, event: WatchEvent) -> None:
-        """Functions were reloaded."""
-
-    def warn(self, message: str) -> None:
-        """A function cannot be warmed up."""
+    def announce(self, url: str) -> None: ...
+    def show(self, event: WatchEvent) -> None: ...
+    def warn(self, message: str) -> None: ...
 
 
 class Lifecycle:

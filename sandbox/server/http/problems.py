@@ -49,8 +49,7 @@ def problem_from_error(error: SandboxError, subject: Subject) -> Response:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = CHALLENGE
-    details = dict(error.details) | ({"hint": error.hint} if error.hint else {})
-    shown = FunctionError(code=error.code, message=error.message, details=details)
+    shown = FunctionError(**error.to_dict())
     if error.code in _CONFIDENTIAL:
         shown = FunctionError(code=error.code, message=CODES[error.code].meaning)
     return problem(error.http_status, shown, subject, headers=headers)

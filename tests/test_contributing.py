@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -45,3 +46,12 @@ def test_the_page_about_the_architecture_has_the_sentence_of_every_package() -> 
         sentence = " ".join(docstring.split("\n\n")[0].split())
         holds, excluded = re.fullmatch(r"(.+); must not know (.+)\.", sentence).groups()  # type: ignore[union-attr]
         assert f"| `{package.relative_to(ROOT)}/` | {holds} | {excluded} |" in page
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_each_path_that_is_named_exists(page: str) -> None:
+    named = re.findall(
+        r"`((?:sandbox|cli|images|scripts|tests|examples)/[\w./*-]*)`", (ROOT / page).read_text()
+    )
+    assert len(named) > 8
+    assert [path for path in named if "NAME" not in path and not any(ROOT.glob(path))] == []

@@ -7,6 +7,7 @@ tick. So digests of files that changed less than `SETTLED` ago are not kept.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
@@ -55,8 +56,9 @@ class FileHashes:
             return
         entries = {path: [*state, digest.hex()] for path, (state, digest) in self._seen.items()}
         temporary = self._file.with_name(f".{uuid.uuid4().hex}")
-        temporary.write_text(json.dumps([_FORMAT, entries]))
-        temporary.rename(self._file)
+        with contextlib.suppress(OSError):  # a full disk: the next pass reads all files again
+            temporary.write_text(json.dumps([_FORMAT, entries]))
+            temporary.rename(self._file)
 
 
 def _state(status: os.stat_result) -> _State:

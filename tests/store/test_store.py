@@ -189,6 +189,15 @@ def test_a_digest_that_is_known_saves_reading_files_for_it(
     assert counted(monkeypatch, lambda: store.snapshot(source, digest=digest)) == (bundle, 0)
 
 
+@pytest.mark.usefixtures("settled")
+def test_digests_of_files_that_cannot_be_kept_are_not_needed(
+    store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "source", {"f": "x" * 2_000_000})
+    (tmp_path / "store/hashes").rmdir()
+    assert [counted(monkeypatch, lambda: store.digest(source))[1] for _ in range(2)] == [2, 2]
+
+
 def test_a_digest_that_is_out_of_date_is_not_believed(store: BundleStore, tmp_path: Path) -> None:
     source = write(tmp_path / "source", {"f": "one"})
     digest = store.digest(source)

@@ -126,10 +126,14 @@ class FakeContainer:
         self._pipe.close()
 
     def remove(self) -> None:
-        """Kill it, close it, and forget it. May be called twice."""
+        """Close its stream, and remove it. May be called twice."""
+        self.close()
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove it as by its id: whoever reads its stream finds the end."""
         self._called("remove")
         self._kill()
-        self.close()
         self._forget()
 
     def _kill(self) -> None:

@@ -125,7 +125,7 @@ class FakeEngine:
         """Remove a container by id."""
         container = self._containers.get(container_id)
         if container is not None:
-            container.remove()
+            container.discard()
 
     def image(self, reference: str) -> Image | None:
         """The image of that name."""

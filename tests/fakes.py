@@ -48,7 +48,7 @@ class Directory:
 
     @contextmanager
     def sandbox(
-        self, engine: FakeEngine, *, warm: bool = False, **values: Any
+        self, engine: FakeEngine, /, *, warm: bool = False, **values: Any
     ) -> Iterator[Sandbox]:
         """A sandbox with these settings; when it is left, no container is there."""
         with Sandbox(

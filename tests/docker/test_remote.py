@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from sandbox import PolicyRefusedError, Sandbox, Settings
+from sandbox import Sandbox, Settings
 from sandbox.cancellation import Cancellation
 from sandbox.engine.delivery import delivery_of
 from sandbox.engine.docker.engine import DockerEngine
@@ -289,26 +289,6 @@ def test_volumes_go_with_their_bundles_and_never_while_they_are_used(
         bundles.prune(older_than=0.0)
         delivery.prune()
         assert far.volumes(mine) == []
-
-
-def test_what_leads_out_is_refused_with_the_way_to_mend_it(
-    functions: Path, write: Callable[..., None], remote: Settings, far: DockerEngine
-) -> None:
-    write("echo/index.py", ECHO)
-    write("asks/index.py", ECHO)
-    write("asks/function.yaml", 'network: ["example.org:443"]\n')
-    allowed = remote.model_copy(
-        update={"network": remote.network.model_copy(update={"allow": ("example.org:443",)})}
-    )
-    called_back = remote.model_copy(update={"alyx_url": "http://alyx.example.org:8090"})
-    with Sandbox(functions, settings=allowed, engine=far) as sandbox:
-        with pytest.raises(PolicyRefusedError, match="the engine is on another machine") as refused:
-            sandbox.invoke("asks")
-        assert "run the server beside the engine" in (refused.value.hint or "")
-        assert sandbox.invoke("echo").success
-    with Sandbox(functions, settings=called_back, engine=far) as sandbox:
-        with pytest.raises(PolicyRefusedError, match="alyx_url"):
-            sandbox.invoke("echo")
 
 
 def test_the_command_line_reaches_it_by_option_and_by_docker_s_variables(  # noqa: PLR0917

@@ -1,4 +1,4 @@
-"""The step that a manifest calls `build`: in which image it runs, and how."""
+"""The manifest's `build`: the image it runs in, its script, environment and registries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sandbox.runtimes import Runtime
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Where a command says what it needs, whatever the runtime of what it makes.
+# Commands that need a certain image, whatever the function's runtime.
 _BY_COMMAND: Final[Mapping[str, str]] = {
     **dict.fromkeys(("go",), "go"),
     **dict.fromkeys(("node", "npm", "npx"), "node-build"),
@@ -24,13 +24,13 @@ _BY_RUNTIME: Final[Mapping[Runtime, str]] = {
     Runtime.DENO: "deno",
     Runtime.PYTHON: "python-build",
     Runtime.GO: "go",
-    # Of compilers, the sandbox has Go's.
+    # The only compiler here is Go's.
     Runtime.BINARY: "go",
 }
 _PATH: Final = "/tmp/work/node_modules/.bin:/usr/local/bin:/usr/bin:/bin"  # noqa: S108
 
-# The Go toolchain fails on a cache that it cannot write to; links to its files are enough.
-# Exit code 127 is the shell's for a command that is not there.
+# The Go toolchain needs a writable cache. Links to its files are enough.
+# The shell exits with 127 if there is no such command.
 STEP: Final = """
 [ ! -d /usr/local/go/cache ] || cp -Rs /usr/local/go/cache /tmp/cache
 status=0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of a build's output, the end is what tells why it failed.
+# The end of a build's output tells why it failed.
 _LOG_TAIL: Final = 8 * 1024
 _MOST_SHOWN: Final = 5
 _NO_MEMORY: Final = "its memory ran out (`build.memory`)"
@@ -38,11 +38,10 @@ _NO_SPACE_LEFT: Final = os.strerror(errno.ENOSPC)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to run, in which image, with what mounted.
+    """A command to run in a container.
 
-    `name` is the function that it is for, as its container's label. It may reach the registries
-    of `tools` and what the operator allows to builds; one that is `offline` reaches nothing,
-    whatever the settings say.
+    `name` is its function, for the container's label. The job may reach the registries of `tools`
+    and the destinations that the operator allows to builds; an `offline` one reaches nothing.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Job:
     runtime_class: RuntimeClass
     mounts: tuple[Mount, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    # Directories besides /tmp that it can write to.
+    # Further writable directories, besides /tmp.
     scratch: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     offline: bool = False
@@ -71,7 +70,7 @@ class BuildContainers:
         self._ending = Cancellation()
 
     def stop(self) -> None:
-        """Stop the jobs that run, and run no more."""
+        """Stop running jobs, and run no more."""
         self._ending.cancel()
 
     def run(
@@ -82,13 +81,13 @@ class BuildContainers:
         network: Attachment = Attachment(),  # noqa: B008 - frozen
         hosts: frozenset[str] = frozenset(),
     ) -> None:
-        """Run a job to its end, as soon as there is a place for it.
+        """Run a job to its end, as soon as a place is free.
 
-        What it writes to stdout is given to `take`; without it, it is log. `network` is what a
-        gateway adds, and `hosts` are those that it leads to.
+        `take` gets its stdout; without `take`, stdout is log. `network` is the gateway's part of
+        the container, and leads to `hosts`.
 
         Raises:
-            BuildFailedError: it failed, took too long, was stopped, or `take` did not want more.
+            BuildFailedError: it failed, took too long, was stopped, or `take` refused its output.
         """
         launch = Launch(
             image=job.image,
@@ -113,7 +112,7 @@ class BuildContainers:
             _check(self._ending)
             if ended.oom_killed and not log_of.report.oom_kills:
                 signs.append(_NO_MEMORY)
-            # An installer that fails cleans up, and then there is space again.
+            # An installer cleans up when it fails, so there may be space again.
             if _NO_SPACE_LEFT in log_of.text() and not log_of.report.tmp_full:
                 signs.append(_NO_SPACE)
             reason = "; ".join([f"the build ended with exit code {ended.exit_code}", *signs])
@@ -132,7 +131,7 @@ def _run(
     """Run a container to its end, and remove it."""
     try:
         container.start()
-        # Not before: what has not started yet cannot be killed.
+        # Only now: a container that has not started cannot be killed.
         ending.on_cancel(container.kill)
         container.send(b"", end=True)
         _read(container, log, settings.build.timeout, take)
@@ -150,7 +149,7 @@ def _check(ending: Cancellation) -> None:
 
 
 class _Log:
-    """The end of what a build wrote, and what init says of it."""
+    """The end of a build's output, and init's report."""
 
     def __init__(self, nonce: str) -> None:
         self._tail = bytearray()
@@ -169,7 +168,7 @@ class _Log:
 
 
 def _signs(report: Report, hosts: Collection[str]) -> list[str]:
-    """Which of its limits a build touched, and what it wanted to reach besides `hosts`."""
+    """The limits that a build hit, and the hosts besides `hosts` that it tried to reach."""
     signs = []
     if report.oom_kills:
         signs.append(_NO_MEMORY)
@@ -177,7 +176,7 @@ def _signs(report: Report, hosts: Collection[str]) -> list[str]:
         signs.append(_NO_SPACE)
     if report.pids_denied:
         signs.append("it wanted more processes than it may have (`build.pids`)")
-    # A resolver may also ask for the IPv6 address of a name that has its place in /etc/hosts.
+    # A resolver may also ask for the IPv6 address of a name that is in /etc/hosts.
     denied = [name for name in dict.fromkeys(report.denied) if name.lower() not in hosts]
     if denied:
         names = printable(", ".join(denied[:_MOST_SHOWN]))
@@ -188,7 +187,7 @@ def _signs(report: Report, hosts: Collection[str]) -> list[str]:
 def _read(
     container: Container, log: _Log, timeout: float, take: Callable[[bytes], None] | None
 ) -> None:
-    """Everything that the build writes, until it has ended."""
+    """Read the build's output until its end."""
     deadline = time.monotonic() + timeout
     try:
         while (chunk := container.receive(deadline)) is not None:

@@ -1,7 +1,7 @@
-"""What a build may reach: the package registries of its tools and what the operator adds.
+"""Connects builds to the package registries of their tools, and to destinations of the operator.
 
-The registries' names stand nowhere in this project: each tool is asked for its own default, in
-its image, and the answer is kept with the image's id.
+This project names no registries: it asks each tool for its default, in its image, and keeps the
+answer with the image's id.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # The image that knows a tool's default registry.
 ASKED: Final[Mapping[str, str]] = {"pip": "python-build", "npm": "node-build"}
-# How each tool is told of another.
+# The variable that names another registry, by tool.
 _URL_VARIABLES: Final[Mapping[str, str]] = {
     "pip": "PIP_INDEX_URL",
     "npm": "NPM_CONFIG_REGISTRY",
@@ -35,12 +35,12 @@ _CA_FILE: Final = "/etc/ssl/certs/ca-certificates.crt"
 _CA_VARIABLES: Final = (
     "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "DENO_CERT",
 )  # fmt: skip
-# Without a network, a tool that knows so says at once what is missing.
+# A tool that knows that it has no network says at once what is missing.
 _OFFLINE: Final = {"PIP_NO_INDEX": "1", "NPM_CONFIG_OFFLINE": "true"}
 
 
 class BuildNetwork:
-    """Opens a way out for one build after another. `default_hosts` tells a tool's own registries.
+    """Opens a gateway for each build. `default_hosts` gives the default registries of a tool.
 
     `directory` is for the gateway's sockets.
     """
@@ -65,13 +65,13 @@ class BuildNetwork:
         self._gateways = Gateways(limits, directory=directory)
 
     def variables(self, tools: Sequence[str]) -> dict[str, str]:
-        """The environment in which `tools` use the registries that the operator wants."""
+        """The variables that make `tools` use the operator's registries."""
         known = self._registries
         told = {_URL_VARIABLES[tool]: known[tool] for tool in tools if tool in known}
         return told | (_OFFLINE if self._settings.build.network == "none" else {})
 
     def places(self, tools: Sequence[str]) -> tuple[Destination, ...]:
-        """What a build with `tools` may reach: their registries and what the operator allows."""
+        """The registries of `tools`, and the operator's `build.allow`."""
         if self._settings.build.network != "registries":
             return ()
         places = []
@@ -85,7 +85,7 @@ class BuildNetwork:
 
     @contextlib.contextmanager
     def open(self, places: Sequence[Destination]) -> Iterator[Attachment]:
-        """What a container gets to reach `places`, as long as that lasts."""
+        """Open a gateway to `places`; yields the container's part of it."""
         if self._settings.build.network == "none":
             yield Attachment()
             return
@@ -94,8 +94,8 @@ class BuildNetwork:
             yield trust
             return
         gateway = self._gateways.open(
-            # The operator chose them, so they may be mirrors on a private network; whoever could
-            # make names below a wildcard did not.
+            # The operator chose these hosts, so they may be mirrors on a private network. But
+            # anybody might make names below a wildcard.
             NetworkPolicy(
                 destinations=tuple(places),
                 private=tuple(place for place in places if not place.is_wildcard),
@@ -116,12 +116,12 @@ class BuildNetwork:
         self._gateways.close()
 
     def _trust(self) -> Attachment:
-        """The operator's CA certificates, in the place of the image's own."""
+        """A mount of the operator's CA certificates over the image's own."""
         try:
             bundle = self._settings.images.ca_bundle or image_builder.host_ca_bundle(os.environ)
         except ImageBuildError:
             return Attachment()  # the image has Debian's
-        # A copy, since the container's user is nobody whom the operator lets read it.
+        # A copy, because the container's user may not be allowed to read the original.
         copy = self._gateways.file(bundle.read_text(errors="replace"))
         return Attachment(
             mounts=(Mount(source=copy, target=_CA_FILE),),

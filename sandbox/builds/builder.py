@@ -1,11 +1,11 @@
-"""What a function runs from: its files, its dependencies, what was built of them; each once.
+"""Makes the bundle that a function runs from: its files, dependencies and build output.
 
     source ──────────────────────────┐
     source ─▶ (install) ─────────────┼─▶ bundle
     source ─▶ (install for the build) ─▶ (build) ─┘
 
-Every arrow is a container, and its result is kept under a digest of all that decides it. So
-functions that ask for the same share it, and a start without changes starts no container.
+Every arrow is a container. Its result is kept under a digest of everything that decides it. So
+functions with the same inputs share it, and without changes no container starts.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ if TYPE_CHECKING:
     from sandbox.store.bundles import Bundle, BundleStore
     from sandbox.store.owners import Owner
 
-# What the compile command in the `go` image leaves in its output directory.
+# The file that the compile command of the `go` image makes.
 COMPILED: Final = "function"
 _COMPILE: Final = '/opt/alyx/compile "$@" >&2 && exec tar -cf - -C /out .'
 _HOME: Final = {"HOME": "/tmp/home", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
-# What failed is not tried again at once, whoever asks: a hanging build would be run without end.
+# A failed build is not tried again for so many seconds: a hanging one would run without end.
 _RETRY: Final = 30.0
 _REGISTRIES: Final = ("/opt/alyx/registries",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What runs, and the bundle it runs from. `env` tells the runtime where dependencies are."""
+    """A function and its bundle. `env` tells the runtime where the dependencies are."""
 
     function: Function
     bundle: Bundle
@@ -79,25 +79,25 @@ class Builder:
             settings, directory=owner.gateways / "builds", default_hosts=self._default_hosts
         )
         self._containers = BuildContainers(engine, settings, delivery=delivery, owner=owner)
-        # By key, builds that failed, and when: on the clock of `time.monotonic`.
+        # By key: failed builds and their times, on the clock of `time.monotonic`.
         self._failures: dict[str, tuple[float, BuildFailedError]] = {}
 
     def build(self, function: Function, source: Bundle, *, runtime_class: RuntimeClass) -> Built:
-        """What runs, and what it runs from; the function and its source where nothing is to do.
+        """Build a function. Without anything to do, it gives the function and its source back.
 
         Raises:
             BuildFailedError: a build or an installation failed; holds the end of its log.
-            InvalidManifestError: it asks for what cannot be installed.
+            InvalidManifestError: its dependencies cannot be installed.
             RuntimeNotAvailableError: the image to build in is missing.
         """
         return _Build(self, function, source, runtime_class).run()
 
     def stop(self) -> None:
-        """Stop what is being built, and build no more."""
+        """Stop running builds, and build no more."""
         self._containers.stop()
 
     def close(self) -> None:
-        """Let go of the network. May be called twice."""
+        """Close the gateways. May be called twice."""
         self._network.close()
 
     def image(self, name: str) -> str:
@@ -105,7 +105,7 @@ class Builder:
 
     def produce(self, key: str, job: Job) -> Bundle:
         """The bundle that `job` gives on its stdout, as an archive; kept under `key`."""
-        # Before the key is locked: to find them may take a build of its own.
+        # Before the key is locked, because finding them may need another build.
         places = () if job.offline else self._network.places(job.tools)
 
         def build_into(output: Path) -> None:
@@ -150,7 +150,7 @@ class Builder:
 
     @contextlib.contextmanager
     def laid_out(self, files: Mapping[str, bytes]) -> Iterator[Path]:
-        """A directory that holds `files`, for as long as that lasts."""
+        """A temporary directory with `files`."""
         with self._store.scratch() as directory:
             for name, content in files.items():
                 (directory / name).write_bytes(content)
@@ -159,11 +159,11 @@ class Builder:
             yield directory
 
     def registries(self) -> Mapping[str, str]:
-        """Which registries the operator wants: a part of what decides an installation's result."""
+        """The operator's registries, which are a part of an installation's key."""
         return dict(self._settings.build.registries.items())
 
     def _default_hosts(self, tool: str) -> Sequence[str]:
-        """`host:port` of a tool's own registries, as it says itself; asked once for each image."""
+        """`host:port` of a tool's default registries. Each image is asked once."""
         image = self.image(ASKED[tool])
         key = cache_key("registries", image)
 
@@ -180,7 +180,7 @@ class Builder:
             name="registries",
             command=_REGISTRIES,
             image=image,
-            # The image is ours, and nothing of a function is in it: any class of runtime will do.
+            # The image is ours and runs no code of a function, so any runtime class will do.
             runtime_class=choose_runtime_class("auto", self._engine.info().runtime_classes),
             env=_HOME,
             offline=True,
@@ -189,7 +189,7 @@ class Builder:
 
 
 class _Build:
-    """One function's way to its bundle."""
+    """The build of one function."""
 
     def __init__(
         self, builder: Builder, function: Function, source: Bundle, runtime_class: RuntimeClass
@@ -240,7 +240,7 @@ class _Build:
         env = {
             **info.env,
             "LOCKED": "true" if request.locked else "false",
-            # Bun and npm name it differently from what they call it, but both take this.
+            # Bun and npm both take this form.
             "OMIT": "" if request.development else "--omit=dev",
         }
         with self._builder.laid_out(request.files) as files:
@@ -266,7 +266,7 @@ class _Build:
             )
 
     def _step(self) -> Bundle:
-        """What the manifest's build makes of the function, `output` alone."""
+        """The `output` of the manifest's build."""
         build = self._function.manifest.build
         assert build is not None  # noqa: S101 - asked before
         name = step_image(self._function.runtime, build.command)
@@ -324,5 +324,5 @@ class _Build:
 
 
 def cache_key(*parts: object) -> str:
-    """One digest for everything that decides what a build gives."""
+    """A digest of everything that decides a build's result."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

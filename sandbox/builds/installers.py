@@ -1,7 +1,6 @@
-"""How each installer is run: its image, its shell script, and where the function finds the result.
+"""The installers: their images, shell scripts, and the variables for the runtime.
 
-A script runs in /tmp/work, a copy of what it may read, and leaves what belongs into the bundle
-in /tmp/out.
+A script runs in /tmp/work, a copy of the files that it may read, and leaves its result in /tmp/out.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
 
     from sandbox.functions.dependencies import Installer
 
-# Of a bundle, what is neither the author's nor in a place that the ecosystem prescribes.
+# The directory of a bundle for files that are not the author's and have no prescribed place.
 ALYX_DIR: Final = ".alyx"
 _PYTHON: Final = f"{ALYX_DIR}/python"
 _DENO: Final = f"{ALYX_DIR}/deno"
 
-# Nothing that the steps write is the archive: that is what comes after them.
+# The output of the steps goes to stderr: stdout is for the archive.
 _PROLOGUE: Final = """
 set -eu
 mkdir -p /tmp/work /tmp/out /tmp/home
@@ -35,8 +34,8 @@ _EPILOGUE: Final = """
 exec tar -cf - -C /tmp/out .
 """
 
-# Byte code is compiled here, since functions cannot write it; it is not compared with its source,
-# which nobody can change.
+# Byte code is compiled here, because functions cannot write it. It is never compared with its
+# source, because the source cannot change.
 _PIP: Final = f"""
 export PYTHONUSERBASE=/tmp/out/{_PYTHON}
 target=$(python3 -c 'import site; print(site.getusersitepackages())')
@@ -59,8 +58,8 @@ frozen=
 if [ $# -gt 0 ]; then bun add --no-save "$@"; else bun install $OMIT $frozen; fi
 [ ! -e node_modules ] || mv node_modules /tmp/out/
 """
-# Functions run without a lock, which Deno would want to write: so of each package, only the
-# versions that were chosen now stay known, and the same are chosen then.
+# Functions run without a lock file, because Deno would write to it. So only the chosen version of
+# each package stays known, and Deno chooses it again.
 _DENO_PRUNE: Final = """
 const prune = (directory) => {
   const entries = [...Deno.readDirSync(directory)];
@@ -94,9 +93,9 @@ rm -rf "$DENO_DIR"/gen "$DENO_DIR"/node_compat_bin "$DENO_DIR"/*_cache_v*
 
 @dataclass(frozen=True, kw_only=True)
 class InstallerInfo:
-    """One installer. `runtime_env` is what tells the runtime where to look, if it has to be told.
+    """One installer. `runtime_env` tells the runtime where the dependencies are.
 
-    `build_env` is the same for a build in /tmp/work.
+    `build_env` does the same for a build in /tmp/work.
     """
 
     image: str
@@ -128,7 +127,7 @@ INSTALLER_INFO: Final[Mapping[Installer, InstallerInfo]] = {
             "PIP_PROGRESS_BAR": "off",
         },
         registries=("pip",),
-        # After the standard library, so that no dependency takes the place of a module of it.
+        # After the standard library, so that no dependency replaces a module of it.
         runtime_env={"PYTHONUSERBASE": f"{FUNCTION_DIR}/{_PYTHON}"},
         build_env={"PYTHONUSERBASE": f"/tmp/work/{_PYTHON}"},  # noqa: S108
     ),

@@ -1,4 +1,4 @@
-"""A bundle's files, as `sandbox.functions.dependencies` asks for them."""
+"""`BundleSource`: the files of a bundle, for `sandbox.functions.dependencies`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sandbox.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# More than any lock file has.
+# More than the size of any lock file.
 _LARGEST: Final = 32 * MIB
-# Of a function's own code; what comes after is not looked into.
+# The size of a function's code that is searched.
 _MOST_CODE: Final = 16 * MIB
 _SUFFIXES: Final = (".ts", ".mts", ".tsx", ".js", ".mjs", ".jsx")
 
 
 class BundleSource:
-    """The files of one bundle: it holds no special files, and no links that leave it."""
+    """The files of one bundle. It has no special files, and no links that leave it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None where there is none of that name, or none of that size."""
+        """The content of a file; None if there is no such file, or it is too large."""
         path = self._path / name
         if not path.is_file() or path.stat().st_size > _LARGEST:
             return None
@@ -35,7 +35,7 @@ class BundleSource:
         return (self._path / name).is_dir()
 
     def scripts(self) -> Iterator[bytes]:
-        """The contents of all JavaScript and TypeScript files of the function's own."""
+        """The contents of the function's own JavaScript and TypeScript files."""
         left = _MOST_CODE
         for above, directories, files in os.walk(self._path):
             directories[:] = sorted(set(directories) - {"node_modules"})

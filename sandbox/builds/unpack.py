@@ -1,10 +1,10 @@
-"""What a build made leaves its container as a tar archive on stdout: taken, and unpacked.
+"""Unpacks the result of a build, a tar archive from the stdout of its container.
 
-So a build has nothing of the host's to write to, and its disk is a `/tmp` with a size. The
-archive is not trusted: whatever ran in the container may have written it.
+So a build can write to nothing of the host, only to a `/tmp` of limited size. The archive is not
+trusted, because any code in the container may have written it.
 
-- Only files, directories and links; names stay inside; each name once.
-- Symbolic links are made last, so that nothing is ever written through one.
+- It accepts files, directories and links, names that stay inside, and each name once.
+- It makes symbolic links last, so it never writes through one.
 - Modes become 644 and 755, times one fixed time, owners this process's user.
 """
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_ENTRIES: Final = 100_000
-# A header of an archive's is read into memory as a whole; none needs more than this.
+# A header is read into memory as a whole. None needs more than this.
 _MOST_AT_ONCE: Final = MIB
 _BLOCK: Final = 256 * 1024
 
 
 class Archive:
-    """An archive on its way out of a container, kept in the file `path`, up to `cap` bytes."""
+    """An archive from a container, kept in the file `path`, up to `cap` bytes."""
 
     def __init__(self, path: Path, *, cap: int) -> None:
         self._file = path.open("w+b")
@@ -40,17 +40,17 @@ class Archive:
         self._cap = cap
 
     def take(self, data: bytes) -> None:
-        """Keep what came. Raises BuildFailedError at the cap."""
+        """Append bytes. Raises BuildFailedError over the cap."""
         self._left -= len(data)
         if self._left < 0:
             raise _too_large(self._cap)
         self._file.write(data)
 
     def unpack(self, into: Path) -> None:
-        """Write what it holds to the directory `into`, which is empty.
+        """Unpack the archive into the empty directory `into`.
 
         Raises:
-            BuildFailedError: it is no archive, holds what it may not, or is too large.
+            BuildFailedError: it is no archive, has forbidden entries, or is too large.
         """
         self._file.seek(0)
         try:
@@ -63,12 +63,12 @@ class Archive:
             raise BuildFailedError(f"what the build left cannot be read: {error}") from None
 
     def close(self) -> None:
-        """Let go of the file. May be called twice."""
+        """Close the file. May be called twice."""
         self._file.close()
 
 
 class _Bounded(io.RawIOBase):
-    """A file as `tarfile` reads it, but for reads that a hostile header makes too large."""
+    """A file for `tarfile` that refuses the huge reads of a hostile header."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -93,7 +93,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 class _Unpacking:
-    """One archive on its way into the directory `into`."""
+    """The unpacking of one archive into the directory `into`."""
 
     def __init__(self, archive: tarfile.TarFile, into: Path, *, cap: int) -> None:
         self._archive = archive
@@ -136,7 +136,7 @@ class _Unpacking:
 
 @contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
-    """Tell whoever built what cannot be kept; what only this machine can mend is passed on."""
+    """Turn errors of one entry into BuildFailedError, except errors of this machine."""
     try:
         yield
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
@@ -149,7 +149,7 @@ def _told(name: str) -> Iterator[None]:
 
 
 def _parts(name: str) -> list[str]:
-    """The parts of a name in an archive, all of them going down."""
+    """The parts of an entry's name. Raises BuildFailedError if it leads elsewhere."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or "\0" in name or len(parts) > MAX_DEPTH:
         raise BuildFailedError(f"the build left a name that leads elsewhere: {name!a}")
@@ -171,7 +171,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Non
 
 
 def _normalise(directory: Path) -> None:
-    """Give directories one mode, and everything one time."""
+    """Give all directories one mode, and everything one time."""
     for above, directories, files in os.walk(directory, topdown=False):
         for name in (*files, *directories):
             os.utime(Path(above, name), (FIXED_TIME, FIXED_TIME), follow_symlinks=False)

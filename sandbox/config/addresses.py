@@ -1,7 +1,8 @@
-"""Which IP addresses nothing is connected to, whatever name leads there. Pure.
+"""Decides which IP addresses are refused, whatever name leads to them. Pure.
 
-From IANA's registries of special-purpose addresses. Addresses that machines and private networks
-use for themselves can be opened by the operator, destination by destination; all others never.
+The tables follow IANA's registries of special-purpose addresses. The operator can allow addresses
+of machines and private networks, destination by destination. The other special addresses are never
+allowed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _OPENED_BY_OPERATOR: Final = _networks(
         "192.168.0.0/16": "a private",
         "100.64.0.0/10": "a carrier's private",
         "fc00::/7": "a unique local",
-        # Nobody's on the Internet, so some networks use them as private ones.
+        # Not used on the Internet, so some networks use them as private ones.
         "192.0.2.0/24": "a documentation",
         "198.51.100.0/24": "a documentation",
         "203.0.113.0/24": "a documentation",
@@ -39,8 +40,8 @@ _OPENED_BY_OPERATOR: Final = _networks(
 )
 _NEVER: Final = _networks(
     {
-        # Where clouds answer a machine with its credentials: some lie in ranges that look public,
-        # or that an operator may open.
+        # Here, clouds give a machine its credentials. Some addresses look public, or are in ranges
+        # that an operator may allow.
         "169.254.169.254/32": "a metadata service's",
         "168.63.129.16/32": "a metadata service's",
         "100.100.100.200/32": "a metadata service's",
@@ -64,16 +65,16 @@ _NEVER: Final = _networks(
         "ff00::/8": "a multicast",
     }
 )
-# All that is given out to hosts of the Internet; the rest of IPv6 is reserved.
+# Hosts of the Internet have only these; the rest of IPv6 is reserved.
 _GLOBAL_IPV6: Final = IPv6Network("2000::/3")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def parse_address(text: str) -> IPAddress:
-    """The address that `text` is, an IPv4 address written as IPv6 (`::ffff:…`) as itself.
+    """Parse an address. An IPv4 address written as IPv6 (`::ffff:…`) becomes IPv4.
 
     Raises:
-        ValueError: it is none.
+        ValueError: `text` is no address.
     """
     address = ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
@@ -81,15 +82,15 @@ def parse_address(text: str) -> IPAddress:
 
 
 def refusal(address: IPAddress, *, allow_private: bool = False) -> str | None:
-    """Why nothing may be connected to `address`, such as "is a private address", or None.
+    """Why `address` is refused, such as "is a private address", or None.
 
-    `allow_private`: the operator lets this destination be on a private network or this machine.
+    With `allow_private`, it may be on a private network or this machine.
     """
     inner = address
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address
         if address in _NAT64:
-            # The translator is on a network of its own: what is private there is none of ours.
+            # The translator is on another network, so private addresses there are not ours.
             inner, allow_private = IPv4Address(int(address) & 0xFFFF_FFFF), False
     kind = _kind(inner, _NEVER)
     if kind is None and not allow_private:
@@ -100,7 +101,7 @@ def refusal(address: IPAddress, *, allow_private: bool = False) -> str | None:
 
 
 def _kind(address: IPAddress, networks: _Networks) -> str | None:
-    """What the first of `networks` that holds the address calls it."""
+    """The kind of the first of `networks` that contains the address."""
     for network, kind in networks:
         if address in network:
             return kind
@@ -108,6 +109,6 @@ def _kind(address: IPAddress, networks: _Networks) -> str | None:
 
 
 def _is_given_out(address: IPv6Address) -> bool:
-    """Whether hosts have it. One with a scope, as in `fe80::1%eth0`, counts as none."""
+    """Whether hosts use this address; never with a scope, as in `fe80::1%eth0`."""
     known = address in _GLOBAL_IPV6 or _kind(address, _OPENED_BY_OPERATOR) is not None
     return known and address.scope_id is None

@@ -1,4 +1,4 @@
-"""Destinations: what a function may reach, and which patterns of the operator's cover it. Pure."""
+"""Destinations that functions may reach, and the operator's patterns that cover them. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from sandbox.config.addresses import IPAddress
 
-# How a function knows an Alyx server that the operator gave by address: `/etc/hosts` holds names.
+# The name of an Alyx server that the operator gave by address: `/etc/hosts` needs names.
 CALLBACK_NAME: Final = "alyx.internal"
-# Why, where a function asks for something else.
+# Why a function may not ask for anything else.
 NOT_ALLOWED: Final = "not among the function's destinations"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -30,25 +30,25 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str) -> Destination:
-        """The destination written `host:port`. Raises ValueError with a text for its author."""
+        """Parse `host:port`. Raises ValueError with a text for the author."""
         host, _, port = check_destination(text).rpartition(":")
         return cls(host.strip("[]"), int(port))
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether it stands for every name below its suffix."""
+        """Whether it covers every name below its suffix."""
         return self.host.startswith("*.")
 
     @property
     def address(self) -> IPAddress | None:
-        """The address that the host is, or None for a name."""
+        """The host as an address, or None if it is a name."""
         try:
             return parse_address(self.host)
         except ValueError:
             return None
 
     def refusal(self, *, allow_private: bool) -> str | None:
-        """Why nothing is connected to it, as far as that shows without a lookup; else None."""
+        """Why it is refused, as far as known without a lookup; else None."""
         address = self.address
         if address is not None:
             return refusal(address, allow_private=allow_private)
@@ -56,14 +56,14 @@ class Destination:
         return "is this machine" if is_here and not allow_private else None
 
     def covers(self, other: Destination) -> bool:
-        """Whether whoever may reach this may reach `other`.
+        """Whether a permission for this one includes `other`.
 
-        `*.example.org:443` covers names at any depth below `example.org`, and not it itself.
+        `*.example.org:443` covers names at any depth below `example.org`, but not `example.org`.
         """
         if self.port != other.port:
             return False
         if self.is_wildcard and other.address is None:
-            # A wildcard is covered by its own suffix, or by one that is shorter.
+            # The same suffix or a shorter one covers a wildcard.
             return other.host.endswith(self.host[1:])
         return self.host == other.host
 
@@ -78,9 +78,9 @@ def covered(destination: Destination, patterns: Iterable[Destination]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Callback:
-    """The way back to Alyx. `url` is its address as functions are told it.
+    """The way back to Alyx. `url` is the address that functions are told.
 
-    Inside the container it is at `destination`; the gateway connects to `upstream`.
+    Inside the container, Alyx is at `destination`; the gateway connects to `upstream`.
     """
 
     url: str
@@ -89,10 +89,10 @@ class Callback:
 
     @classmethod
     def parse(cls, alyx_url: str) -> Callback:
-        """The way to `alyx_url`, the operator's setting.
+        """Parse the setting `alyx_url`.
 
-        A loopback address means the gateway's host, and is a loopback address for the function
-        too. A host that is another address gets a name.
+        A loopback address means the gateway's host, and stays a loopback address for the function.
+        Any other address gets a name.
 
         Raises:
             ValueError: it is no URL of http or https with a host.
@@ -120,7 +120,7 @@ class Callback:
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayRoute:
-    """Where the gateway connects for one destination, and whether that may be a private address."""
+    """How the gateway reaches one destination: where it connects, and if that may be private."""
 
     destination: Destination
     upstream: Destination
@@ -129,9 +129,9 @@ class GatewayRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPolicy:
-    """What a function may reach; nothing, unless something stands here.
+    """The destinations that a function may reach; by default none.
 
-    `private` are the operator's patterns for what may be on a private network.
+    `private` are the operator's patterns of destinations that may be on a private network.
     """
 
     destinations: tuple[Destination, ...] = ()
@@ -139,7 +139,7 @@ class NetworkPolicy:
     callback: Callback | None = None
 
     def route(self, asked: Destination) -> GatewayRoute | None:
-        """The way to `asked`, one host and one port, or None if the function may not reach it."""
+        """The route to `asked`, one host and one port, or None if the function may not reach it."""
         if self.callback is not None and asked == self.callback.destination:
             return GatewayRoute(
                 destination=asked, upstream=self.callback.upstream, allow_private=True

@@ -1,4 +1,4 @@
-"""What the environment says: settings in `SANDBOX_…`, and where this user's data is kept.
+"""Reads the environment: settings in `SANDBOX_…`, and the directory of this user's data.
 
 The command line imports this module at every start, so it imports the standard library only.
 """
@@ -57,14 +57,14 @@ def with_absolute_paths(values: Mapping[str, Any], directory: str | Path) -> dic
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The nested mapping that `SANDBOX_…` variables describe.
+    """The settings in `SANDBOX_…` variables, as a nested mapping.
 
     `SANDBOX_LIMITS__OUTPUT=1mb` becomes `{"limits": {"output": "1mb"}}`; a value that begins
     with `[` or `{` is read as JSON.
 
     Raises:
-        InvalidSettingsError: a value is no JSON, or a variable sets a whole section and another
-            a part of it.
+        InvalidSettingsError: a value is invalid JSON, or one variable sets a section and another a
+            part of it.
     """
     nested: dict[str, Any] = {}
     for variable, text in sorted(environment.items()):

@@ -1,7 +1,7 @@
-"""The forms of single fields of manifests and settings: types that say what is wrong.
+"""The types of single fields of manifests and settings.
 
-Every check raises ValueError with a text for the author of the manifest; none shows the value
-of a field that may hold a secret.
+Every check raises ValueError with a text for the author. No text shows the value of a field that
+may hold a secret.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sandbox.units import parse_duration, parse_size
 
 FUNCTION_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}", re.ASCII)
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
-# `${NAME}` (a secret), `$${` (the text `${`), or a `${` that is neither.
+# `${NAME}` (a secret), `$${` (the text `${`), or an invalid `${`.
 REFERENCE: Final = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{", re.ASCII)
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = re.compile(rf"(?:\*\.{_LABEL}\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _IPV6: Final = re.compile(r"\[[0-9a-f:.]{2,45}\]", re.ASCII)
-# Resolvers take a host whose last part is a number for an address: `127.1` is 127.0.0.1.
+# Resolvers read a host with a number at its end as an address: `127.1` is 127.0.0.1.
 _LIKE_IPV4: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.ASCII)
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
 def check_name(name: str) -> str:
-    """A function's name: letters of ASCII only, so that two names never look alike."""
+    """Check a function's name. Only ASCII letters, so that two names never look alike."""
     if not FUNCTION_NAME.fullmatch(name):
         raise ValueError(
             f"{shown(name)} is no function name: it begins with a letter (a-z, A-Z) and goes on "
@@ -46,8 +46,8 @@ def _check_env_name(name: str) -> str:
         raise ValueError(
             f"{shown(name)} is no variable name: letters (a-z, A-Z), digits and _, no digit first"
         )
-    # They reach the function in its request, where they are only data; yet a program that copies
-    # its `env` into a child's environment would hand over control of the child.
+    # In the request, variables are only data. But a function may copy its `env` into a child's
+    # environment, and these names would give control of the child.
     if name.upper().startswith(("LD_", "DYLD_")):
         raise ValueError(f"{shown(name)} steers the dynamic loader; choose another name")
     return name
@@ -82,9 +82,9 @@ def _check_registry(text: str) -> str:
 
 
 def check_destination(text: str) -> str:
-    """`host:port` in its one form: lower case, no dot at the end, addresses as the RFCs write them.
+    """`host:port` in its canonical form: lower case, no dot at the end, addresses as in the RFCs.
 
-    A name in another script is written in its ASCII form (`xn--…`), which looks like no other.
+    A name in another script must be in its ASCII form (`xn--…`), which looks like no other name.
     """
     host, colon, port = text.lower().rpartition(":")
     if "://" in text or "/" in text:
@@ -105,7 +105,7 @@ def check_destination(text: str) -> str:
 
 
 def _canonical_address(host: str) -> str | None:
-    """An IPv4 address, or one of IPv6 in brackets, as the RFCs write it; None for what is none."""
+    """An IPv4 address, or an IPv6 address in brackets, in canonical form; None for other texts."""
     try:
         if _IPV6.fullmatch(host):
             address = ipaddress.IPv6Address(host[1:-1])
@@ -132,14 +132,14 @@ def _check_method(method: str) -> str:
 
 
 def _check_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
-    # Not a length limit of pydantic's, which also counts one method that is wrong as none.
+    # Not pydantic's length limit: it would count an invalid method as none.
     if not methods:
         raise ValueError("must not be empty: name the methods, as in [GET, POST]")
     return tuple(dict.fromkeys(methods))
 
 
 def _check_json_value(value: Any) -> Any:
-    """A value that JSON can carry: no NaN, no infinity. YAML's depth cap bounds the recursion."""
+    """Check a value for JSON: no NaN, no infinity. YAML's depth cap bounds the recursion."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} has no place in JSON")
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

@@ -68,7 +68,7 @@ def load_settings(
 
 
 def _known_fields(model: type[BaseModel]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The names that each section has, by the path of the section: for "did you mean"."""
+    """The names of each section, by its path, for "did you mean"."""
     known: dict[tuple[str, ...], tuple[str, ...]] = {(): tuple(model.model_fields)}
     for name, field in model.model_fields.items():
         below = section_model(field)
@@ -79,7 +79,7 @@ def _known_fields(model: type[BaseModel]) -> dict[tuple[str, ...], tuple[str, ..
 
 
 def section_model(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a section, also one that may be left out; else None."""
+    """The model of a field that is a section, also of an optional one; else None."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -87,7 +87,7 @@ def section_model(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, maps merged key by key, everything else replaced."""
+    """`above` over `below`: maps are merged key by key, other values replaced."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)

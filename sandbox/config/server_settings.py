@@ -1,4 +1,4 @@
-"""The operator's settings of `sandbox serve`: the section `server` of the settings."""
+"""The settings of `sandbox serve`: the section `server`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class JwtSettings(_Section):
 
 
 class CallerLimits(_Section):
-    """What one caller may ask for. A key can have limits of its own below these."""
+    """The limits of one caller. A key can have lower ones."""
 
     rate: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="Requests in a second."
@@ -65,7 +65,7 @@ class CallerLimits(_Section):
 
 
 class ExecutionSettings(_Section):
-    """What is kept of each execution, and those that nobody waits for."""
+    """The record of executions, and the queue of asynchronous ones."""
 
     database: str | None = Field(
         default=None,
@@ -86,7 +86,7 @@ class ExecutionSettings(_Section):
 
 
 class TokenSettings(_Section):
-    """Internal tokens: what a function proves itself with to the Alyx server."""
+    """Internal tokens, by which a function proves its identity to the Alyx server."""
 
     key_file: Path | None = Field(
         default=None,

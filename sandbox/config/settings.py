@@ -48,7 +48,7 @@ class _Settings(BaseModel):
 
 
 class EngineTls(_Settings):
-    """The files (PEM) that an engine on another machine is reached with."""
+    """The files (PEM) for the TLS connection to an engine on another machine."""
 
     ca: Path | None = Field(
         default=None,
@@ -124,7 +124,7 @@ class Ceilings(ResourceLimits):
 
 
 class FixedLimits(_Settings):
-    """Limits that are the operator's alone."""
+    """Limits that only the operator sets."""
 
     boot: Duration = Field(
         default=10.0, description="Time for a container to be ready for a request."
@@ -151,7 +151,7 @@ class FixedLimits(_Settings):
 
 
 class NetworkSettings(_Settings):
-    """What functions may reach, and how much of it. Limits are for one invocation."""
+    """The destinations that functions may reach. Limits are for one invocation."""
 
     allow: tuple[Destination, ...] = Field(
         default=(),
@@ -185,7 +185,7 @@ class NetworkSettings(_Settings):
 
 
 class PoolSettings(_Settings):
-    """Containers that are booted before they are asked; docs/pool.md says how many."""
+    """Containers that are booted ahead of requests; docs/pool.md says how many."""
 
     enabled: bool = Field(default=True, description="Whether containers are booted ahead at all.")
     containers: Annotated[int, Field(ge=1, le=100_000)] = Field(
@@ -213,7 +213,7 @@ class PoolSettings(_Settings):
 
 
 class QueueSettings(_Settings):
-    """Invocations that wait for a container. One more than this is refused at once."""
+    """Invocations that wait for a container. Further ones are refused at once."""
 
     length: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=256, description="Invocations that may wait, of all functions."
@@ -224,7 +224,7 @@ class QueueSettings(_Settings):
 
 
 class BuildSettings(_Settings):
-    """Containers that compile or build functions, or install what they depend on."""
+    """Containers that compile or build functions, or install their dependencies."""
 
     timeout: Duration = Field(default=300.0, description="Time limit of one build.")
     memory: Size = Field(
@@ -258,7 +258,7 @@ class BuildSettings(_Settings):
 
 
 class ImageSettings(_Settings):
-    """How images are built, and which to use instead of the project's own."""
+    """How images are built, and which images replace them."""
 
     base: str | None = Field(
         default=None,
@@ -310,16 +310,16 @@ class Settings(_Settings):
 
     @property
     def store_directory(self) -> Path:
-        """Where bundles and builds are kept: `store`, or else the default."""
+        """The directory of bundles and builds: `store`, else the default."""
         return self.store or default_store(os.environ)
 
     def with_server(self, values: Mapping[str, object]) -> Settings:
-        """The same, with other values in the section `server`.
+        """A copy with other values in the section `server`.
 
         Raises:
-            InvalidSettingsError: they do not go with the others.
+            InvalidSettingsError: the values contradict each other.
         """
-        # Nothing else is read again: a number of bytes would be taken for one of MiB.
+        # No other value is read again: a number of bytes would count as MiB.
         beside = {name: getattr(self.server, name) for name in ("host", "authentication")}
         try:
             read = ServerSettings.model_validate(beside | dict(values))
@@ -338,5 +338,5 @@ class Settings(_Settings):
 
 
 def default_store(environment: Mapping[str, str]) -> Path:
-    """Where bundles and builds are kept, if the settings do not say."""
+    """The default directory of bundles and builds."""
     return cache_directory(environment)

@@ -1,4 +1,4 @@
-"""`Problem`: something wrong in a file that people wrote, where it is, and how to mend it."""
+"""`Problem`: a mistake in a file, its place, and a hint how to mend it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning"]
 
-# A hostile file can be wrong in ten thousand places; people read the first few.
+# A hostile file can have ten thousand problems. People read the first few.
 MOST_PROBLEMS: Final = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One problem. Lines and columns count from 1; `function` is the function that it concerns.
+    """One problem. Lines and columns count from 1. `function` is the name of its function.
 
     As text it reads like a compiler's message:
     `functions/hello/function.yaml:7:1: error: unknown field 'memroy' (did you mean 'memory'?)`.
@@ -46,9 +46,9 @@ class Problem:
 
 
 def printable(text: str) -> str:
-    """`text` with everything escaped that could move a terminal's cursor or reorder a line.
+    """`text` with escapes for characters that could move a terminal's cursor or reorder a line.
 
-    File names and keys are written by people who are not trusted.
+    The authors of file names and keys are not trusted.
     """
     if text.isprintable():
         return text
@@ -56,29 +56,29 @@ def printable(text: str) -> str:
 
 
 def shown(value: object, *, most: int = 60) -> str:
-    """`value` in quotes, cut to a length that a message can hold."""
+    """`value` in quotes, cut to `most` characters."""
     text = value if isinstance(value, str) else str(value)
     return repr(text if len(text) <= most else text[: most - 1] + "…")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'memory'?`, or an empty text where nothing is near."""
+    """`did you mean 'memory'?`, or "" if no name is similar."""
     near = near_names(word, known)
     return f"did you mean {near[0]!r}?" if near else ""
 
 
 def near_names(word: str, known: Iterable[str]) -> list[str]:
-    """Up to three of `known` that are spelled like `word`, nearest first."""
+    """Up to three of `known` that are spelled like `word`, the most similar first."""
     return difflib.get_close_matches(word, list(known), n=3, cutoff=0.6) if len(word) < 128 else []
 
 
 def has_errors(problems: Iterable[Problem]) -> bool:
-    """Whether any of `problems` is more than a warning."""
+    """Whether any of `problems` is an error."""
     return any(problem.severity == "error" for problem in problems)
 
 
 def capped(problems: Sequence[Problem]) -> list[Problem]:
-    """The first `MOST_PROBLEMS`, and one more that says how many were left out."""
+    """The first `MOST_PROBLEMS`, and one that says how many are left out."""
     kept = list(problems[:MOST_PROBLEMS])
     if len(problems) > MOST_PROBLEMS:
         last = problems[MOST_PROBLEMS]

@@ -1,7 +1,7 @@
-"""Reading files that people who are not trusted put there: regular files only, and only so much.
+"""Reads files of authors who are not trusted: only regular files, up to a size.
 
-Nothing here blocks on a FIFO or a device, follows a link that was put in a file's place, or
-reads what a link leads to outside the directory it belongs to.
+Nothing here blocks on a FIFO or a device, follows a link in place of a file, or reads through a
+link that leaves its directory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _REASONS: Final = {
 
 
 class FileRefusedError(Exception):
-    """A file was not read; `message` says why, `hint` what to do about it."""
+    """A file was not read. `message` says why, `hint` what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class FileRefusedError(Exception):
 def read_regular(path: Path, *, max_bytes: int, follow_links: bool = False) -> bytes:
     """The content of a regular file.
 
-    `follow_links` is for files of the operator's own, which a secrets manager may mount as links.
+    `follow_links` is for the operator's files: a secrets manager may mount them as links.
 
     Raises:
         FileRefusedError: it is missing, unreadable, no regular file, a link, or larger than
@@ -70,11 +70,10 @@ def check_regular(status: os.stat_result) -> None:
 
 
 def check_hard_link(status: os.stat_result, *, owner: int) -> None:
-    """Raise FileRefusedError for a hard link to a file that is somebody else's.
+    """Raise FileRefusedError for a hard link to a file of another user.
 
-    Whoever may write here could link to a file that they may not read, and have it read for
-    them. Links to files of the directory's own `owner` stay allowed: package managers make them
-    by the thousand.
+    Else an author could link to a file that only we may read. Links to files of the directory's
+    `owner` are allowed: package managers make thousands of them.
     """
     if status.st_nlink > 1 and status.st_uid != owner:
         raise FileRefusedError(
@@ -83,9 +82,9 @@ def check_hard_link(status: os.stat_result, *, owner: int) -> None:
 
 
 def resolve_inside(directory: Path, relative: str) -> Path:
-    """The file or directory at `relative`, with every link on the way followed.
+    """The file or directory at `relative`, with all links resolved.
 
-    `directory` has to be resolved already.
+    `directory` must be resolved already.
 
     Raises:
         FileRefusedError: it does not exist, or a link on the way leaves `directory`.
@@ -118,14 +117,14 @@ def check_relative(text: str) -> str:
         raise ValueError("the path must be relative, and stay inside the directory")
     if ".." in path.parts:
         raise ValueError("the path must stay inside the directory: no ..")
-    # It becomes an argument of compilers and interpreters, which would take it for an option.
+    # Compilers and interpreters would read it as an option.
     if text.startswith("-"):
         raise ValueError("a path does not begin with a dash")
     return str(path)
 
 
 def refusal(error: Exception) -> FileRefusedError:
-    """Why a file could not be opened, in words that name no path of the host."""
+    """Why a file could not be opened, without a path of the host."""
     if isinstance(error, RuntimeError):
         return FileRefusedError("it is a loop of symbolic links", "remove the loop")
     if not isinstance(error, OSError) or error.errno is None:
@@ -135,7 +134,7 @@ def refusal(error: Exception) -> FileRefusedError:
 
 
 def _kind(mode: int) -> str:
-    """What sort of file a mode tells of."""
+    """The kind of file that a mode stands for, in words."""
     kinds = {
         stat.S_IFDIR: "a directory",
         stat.S_IFIFO: "a FIFO",

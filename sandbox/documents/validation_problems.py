@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a manifest, told with file, line and a way to mend it."""
+"""Turns pydantic's errors into problems with file, line and hint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BOUNDS: Final = {
     "greater_than_equal": ("ge", "of at least"),
     "less_than_equal": ("le", "of at most"),
 }
-# What people write for a field, where the spelling does not lead to it.
+# Words that people write for a field, if the spelling is not similar.
 _OTHER_WORDS: Final = {
     "cpus": "cpu", "cores": "cpu", "cron": "schedules", "deps": "dependencies",
     "egress": "network", "environment": "env", "file": "entrypoint", "handler": "entrypoint",
@@ -61,7 +61,7 @@ def validated(
     file: str,
     known: Mapping[tuple[str, ...], Collection[str]],
 ) -> tuple[Model | None, list[Problem]]:
-    """`values` as a model, or every problem that it has; `node` is where the values stand."""
+    """`values` as a model, or None and the problems. `node` has the places of the values."""
     try:
         return model.model_validate(values), []
     except ValidationError as invalid:
@@ -94,9 +94,9 @@ def _problem(
 
 
 def _path(location: Path) -> tuple[Path, bool]:
-    """The path in the document for pydantic's location, and whether a key itself is meant.
+    """The path in the document for pydantic's location, and whether it means the key itself.
 
-    The branch of a union, which is no step in the document, is tagged with a name in <>.
+    A name in <> stands for the branch of a union, which is no step in the document.
     """
     steps = [step for step in location if not str(step).startswith("<")]
     if steps and steps[-1] == "[key]":
@@ -110,7 +110,7 @@ def _explain(
     node: Node,
     known: Mapping[tuple[str, ...], Collection[str]],
 ) -> tuple[str, str]:
-    """Message and mend."""
+    """Message and hint."""
     kind, context, name = error["type"], error.get("ctx", {}), label(path)
     if kind == "extra_forbidden":
         fields = known.get(tuple(step for step in path[:-1] if isinstance(step, str)), ())

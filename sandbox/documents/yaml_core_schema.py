@@ -1,4 +1,4 @@
-"""The core schema of YAML 1.2: what a plain scalar stands for.
+"""The core schema of YAML 1.2: the values of plain scalars.
 
 YAML 1.1, which PyYAML's own loaders follow, reads `no` as false, `1:30` as 90 and `012` as 10.
 https://yaml.org/spec/1.2.2/#103-core-schema
@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 CORE: Final = "tag:yaml.org,2002:"
-# The types that a value may have under an explicit tag, such as `!!int`.
+# The types of a value with an explicit tag, such as `!!int`.
 TAGS: Final[dict[str, tuple[type, ...]]] = {
     f"{CORE}null": (type(None),),
     f"{CORE}bool": (bool,),
@@ -29,7 +29,7 @@ _MAX_DIGITS: Final = 100
 
 
 def resolve_plain(text: str) -> str | int | float | bool | None:
-    """The value of a scalar without quotes and tag; what is nothing else is text.
+    """The value of a scalar without quotes and tag: text, if it is nothing else.
 
     Raises:
         ValueError: a number of more digits than readers agree on (and Python refuses past 4300).

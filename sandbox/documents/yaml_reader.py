@@ -1,10 +1,10 @@
-"""YAML as plain values, with the place of every key and value, from sources nobody vouches for.
+"""Reads untrusted YAML as plain values, with the place of every key and value.
 
 Rules:
-- Built from the parser's events, never with a loader's constructors: no tag makes an object.
+- It uses the parser's events, never a loader's constructors: no tag makes an object.
 - Scalars resolve as in YAML 1.2's core schema: `yes`, `on` and dates are text; quoted is text.
 - Keys are text, as in JSON. Duplicate keys, merge keys (`<<`) and other tags are problems.
-- Size, depth and number of nodes are capped, and aliases count as what they expand to.
+- Size, depth and number of nodes are capped. An alias counts as much as its expansion.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MENDS: Final = (
 
 @dataclass(eq=False)
 class Node:
-    """One value of a document, and where it begins; `line` and `column` count from 1.
+    """One value of a document and its place. `line` and `column` count from 1.
 
     `text` is a scalar as it was written. `children` are a map's values by key or a list's by
     index; `keys` tells where a map's keys are. An alias shares the node of its anchor.
@@ -53,7 +53,7 @@ class Node:
     text: str | None = None
     children: dict[str | int, Node] = field(default_factory=dict)
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
-    # What the node expands to: nodes, characters, levels.
+    # The size of the expanded node: nodes, characters, levels.
     count: int = 1
     characters: int = 0
     depth: int = 0
@@ -65,9 +65,9 @@ class Node:
         return node
 
     def position(self, *path: str | int, key: bool = False) -> tuple[int, int]:
-        """Line and column of what is at `path`, or of the nearest thing that surrounds it.
+        """Line and column of the value at `path`, or of the nearest node around it.
 
-        With `key`, those of the key instead of the value.
+        With `key`, the place of the key instead of the value.
         """
         node, place = self, (self.line, self.column)
         for step in path:
@@ -83,10 +83,10 @@ class Node:
 
 
 def parse(data: bytes, file: str) -> tuple[Node | None, list[Problem]]:
-    """The document in `data`; an empty one has the value None. `file` is for the problems.
+    """The document in `data`, and its problems. An empty document has the value None.
 
-    Where the text is no YAML at all, or over a cap, there is no node; else the node holds all
-    that could be read, problems or not.
+    Invalid YAML, or YAML over a cap, gives no node. Else the node has everything that could be
+    read. `file` is for the problems.
     """
     reader = _Reader(file)
     try:
@@ -106,22 +106,22 @@ def load(path: Path, file: str, *, follow_links: bool = False) -> tuple[Node | N
 
 
 class _Stop(Exception):  # noqa: N818 - control flow, the error is a Problem
-    """Reading cannot go on."""
+    """The reader cannot go on."""
 
 
 @dataclass(eq=False)
 class _Frame:
-    """A map or list that is still open. `key` is None while a map waits for its next key."""
+    """An open map or list. `key` is None while a map waits for its next key."""
 
     node: Node
     anchor: str | None
     key: str | None = None
-    # A key that cannot be used still has a value to read past.
+    # An invalid key still has a value to skip.
     key_usable: bool = True
 
 
 class _Reader:
-    """Builds the nodes of one document out of the parser's events, with a stack of its own."""
+    """Builds the nodes of one document from the parser's events, with its own stack."""
 
     def __init__(self, file: str) -> None:
         self.root: Node | None = Node(None, 1, 1)
@@ -140,12 +140,12 @@ class _Reader:
             raise _Stop
 
     def stop(self, message: str, line: int, column: int, hint: str = "") -> _Stop:
-        """Note the problem; the caller raises what is returned."""
+        """Note a problem, and return the error for the caller to raise."""
         self.problem(message, line, column, hint)
         return _Stop()
 
     def read(self, text: str) -> None:
-        # The loader is only asked for events. libyaml's is some ten times as fast.
+        # Only for its events. The one with libyaml is about ten times as fast.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         documents = 0
         try:
@@ -183,7 +183,7 @@ class _Reader:
             self._refuse_tag(event)
         self._grow(event, depth=1)
         if event.anchor:
-            self._anchors[event.anchor] = None  # open: an alias to it would be a loop
+            self._anchors[event.anchor] = None  # it is open, so an alias to it would be a loop
         node = Node({} if is_map else [], *_place(event))
         self._stack.append(_Frame(node, event.anchor))
 
@@ -234,7 +234,7 @@ class _Reader:
         self._put(node)
 
     def _put(self, node: Node, *, merge: bool = False) -> None:
-        """Give a finished node to the map or list it belongs to."""
+        """Add a finished node to its map or list."""
         if not self._stack:
             self.root = node
             return
@@ -274,7 +274,7 @@ class _Reader:
             frame.node.keys[key] = (line, column)
 
     def _grow(self, event: Any, *, count: int = 1, characters: int = 0, depth: int = 0) -> None:
-        """Count what is added; stop at a cap."""
+        """Count an added node; stop at a cap."""
         self._count += count
         self._characters += characters
         over = None
@@ -308,7 +308,7 @@ class _Reader:
 
 
 def _decode(data: bytes, reader: _Reader) -> str:
-    """The text of a file, which is UTF-8 and has no characters that YAML forbids."""
+    """The text of a file. It must be UTF-8 without characters that YAML forbids."""
     if len(data) > MAX_BYTES:
         raise reader.stop(f"larger than {MAX_BYTES // 1024} KiB", 1, 1, "make it smaller")
     try:
@@ -324,7 +324,7 @@ def _decode(data: bytes, reader: _Reader) -> str:
 
 
 def _end(text: str) -> tuple[int, int]:
-    """Line and column of what follows `text`."""
+    """Line and column after `text`."""
     return text.count("\n") + 1, len(text) - text.rfind("\n")
 
 

@@ -1,7 +1,7 @@
-"""What a function depends on, told from its manifest and the files beside its code. Pure.
+"""Finds a function's dependencies in its manifest and in the files beside its code. Pure.
 
-Files that belong to one ecosystem are read together: a lock decides, where there is one. What
-an author has put beside the code already, `node_modules` or `vendor`, is used as it is.
+The files of one ecosystem are read together, and a lock file decides if there is one. An author's
+own `node_modules` or `vendor` is used as it is.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ INSTALLERS: Final[Mapping[Runtime, Installer]] = {
 NPM_LOCKS: Final = ("package-lock.json", "npm-shrinkwrap.json")
 BUN_LOCKS: Final = ("bun.lock", "bun.lockb", *NPM_LOCKS)
 _DENO_FILES: Final = ("deno.json", "deno.jsonc")
-# What the installers read besides.
+# Further files that the installers read.
 _BESIDE: Final[Mapping[Installer, tuple[str, ...]]] = {
     "pip": (),
     "npm": ("package.json", *NPM_LOCKS, ".npmrc"),
     "bun": ("package.json", *BUN_LOCKS, "bunfig.toml", ".npmrc"),
     "deno": (*_DENO_FILES, "deno.lock", "package.json"),
 }
-# Any of them, at the top of a function's directory, may say what it depends on.
+# Files at the top of a function's directory that may list dependencies.
 DEPENDENCY_FILES: Final = ("requirements.txt", "pyproject.toml", "package.json", *_DENO_FILES)
 READ_BY_INSTALLERS: Final = frozenset({*DEPENDENCY_FILES, *itertools.chain(*_BESIDE.values())})
-# Scripts of a package.json that npm runs when it installs: they may read any file.
+# Scripts that npm runs when it installs. They may read any file.
 _SCRIPTS: Final = frozenset(
     {"preinstall", "install", "postinstall", "prepublish", "preprepare", "prepare", "postprepare"}
 )
-# Versions that are places, not numbers.
+# Versions that are paths, not numbers.
 _LOCAL: Final = ("file:", "link:", "workspace:", "portal:", "./", "../", "/", "~/")
 _LOCAL_REQUIREMENT: Final = re.compile(
     r"^\s*(?:-(?!-hash)|\.|/)|file:|(?<!:)/|\.(?:whl|zip|tgz|tar\.\w+)\b", re.MULTILINE
@@ -57,24 +57,24 @@ _REMOTE: Final = re.compile(rb"""\b(?:from|import)\s*\(?\s*["'](https?://[^"'\s\
 
 
 class SourceFiles(Protocol):
-    """A function's files, as they are asked for here."""
+    """The files of a function."""
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None where there is none of that name."""
+        """The content of a file; None if there is no such file."""
 
     def has_directory(self, name: str) -> bool:
-        """Whether a directory of that name stands at the top."""
+        """Whether there is a directory of that name at the top."""
 
     def scripts(self) -> Iterable[bytes]:
-        """The contents of all JavaScript and TypeScript files of the function's own."""
+        """The contents of the function's own JavaScript and TypeScript files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be installed, and everything that decides what that gives.
+    """What to install, and everything that decides the result.
 
-    `files` are what the installer reads, by path. With `whole` it may read any file of the
-    function's, so all of them decide. `packages` are named one by one.
+    `files` are the files that the installer reads, by path. With `whole` it may read any file of
+    the function, so all of them decide. `packages` come from the manifest.
     """
 
     installer: Installer
@@ -86,7 +86,7 @@ class Request:
 
 
 def find(function: Function, source: SourceFiles, *, development: bool = False) -> Request | None:
-    """What is to be installed for `function`, or None. `development`: for its build.
+    """What to install for `function`, or None; with `development`, for its build.
 
     Raises:
         InvalidManifestError: its manifest names a file that its runtime's installer cannot read.
@@ -131,7 +131,7 @@ def _requirements(text: str, *, file: str = "") -> Request:
     pinned = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     whole = _LOCAL_REQUIREMENT.search(text) is not None
     if whole and file:
-        # Read where it stands: it may name others, relative to itself.
+        # Read in its place: it may name other files, relative to itself.
         text = f"-r {shlex.quote(file)}\n"
     return Request(
         installer="pip",
@@ -142,7 +142,7 @@ def _requirements(text: str, *, file: str = "") -> Request:
 
 
 def _project_dependencies(content: bytes) -> list[str]:
-    """`project.dependencies` of a pyproject.toml. Raises ValueError where they are none."""
+    """`project.dependencies` of a pyproject.toml. Raises ValueError if it is no list of texts."""
     try:
         project = tomllib.loads(content.decode()).get("project", {})
     except (ValueError, RecursionError) as error:
@@ -203,7 +203,7 @@ def _deno(function: Function, source: SourceFiles) -> Request | None:
     return Request(
         installer="deno",
         files=files,
-        # A specifier of an import map's own that ends with a slash is a prefix, not a module.
+        # A specifier with a slash at its end is a prefix in an import map, not a module.
         packages=tuple(sorted(item for item in specifiers if not item.endswith("/"))),
         locked="deno.lock" in files,
     )
@@ -215,7 +215,7 @@ def _files(source: SourceFiles, installer: Installer) -> dict[str, bytes]:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """`value`, or what it holds as JSON, if that is an object; else an empty one."""
+    """`value`, or the JSON in it, if that is an object; else an empty object."""
     if isinstance(value, bytes):
         try:
             value = json.loads(value)

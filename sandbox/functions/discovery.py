@@ -1,4 +1,4 @@
-"""A directory → its functions and everything wrong with them. Nothing of it is ever run.
+"""Finds the functions in a directory, and every problem. It runs nothing.
 
     functions/
       hello/index.py                  a directory with an entry file
@@ -6,7 +6,7 @@
       greet.js, greet.yaml            a single file, with a manifest beside it or without
       schema.yaml                     Alyx's own form: a map `functions:`
 
-A bad function never hides a good one: each is looked at on its own.
+A bad function never hides a good one, because each is read on its own.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ MANIFEST_FILES: Final = ("function.yaml", "function.yml", "manifest.yaml")
 _MANIFEST_SUFFIXES: Final = (".yaml", ".yml")
 _FUNCTIONS_FOLDER: Final = "functions"
 _PASSED_OVER: Final = "node_modules"
-# Endings that say what a file is for: `hello.test.ts` is no function, and no mistake either.
+# Endings of files that are no functions, and no mistakes either, such as `hello.test.ts`.
 _NO_FUNCTIONS: Final = (".d", ".test", ".spec", ".config")
 _MOST_ENTRIES: Final = 10_000
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """The functions, by name, and every problem that was met, by place."""
+    """The functions, sorted by name, and the problems, sorted by place."""
 
     functions: tuple[Function, ...]
     problems: tuple[Problem, ...]
 
 
 def discover(directory: Path) -> Discovery:
-    """Every function in `directory`, and every problem. Never raises for what it finds there.
+    """Every function in `directory`, and every problem. Problems are never raised.
 
-    Paths in problems begin as `directory` does; of an absolute one only the last name is shown.
+    Paths in problems begin with `directory`, or with its last part if it is absolute.
     """
     shown = directory.name if directory.is_absolute() else str(directory)
     try:
@@ -75,10 +75,9 @@ def discover(directory: Path) -> Discovery:
 
 
 def function_from_path(path: Path) -> tuple[Function | None, list[Problem]]:
-    """The function that a file, or a directory, is by itself; with its manifest, if any.
+    """The function of a single file or directory, with its manifest, if any.
 
-    Named after it, and a name that no function can have becomes one: `my script.py` is
-    `my-script`.
+    Its name comes from the path; an invalid name is changed, so `my script.py` gives `my-script`.
     """
     try:
         resolved = path.resolve(strict=True)
@@ -98,18 +97,18 @@ def function_from_path(path: Path) -> tuple[Function | None, list[Problem]]:
 
 
 class _Search:
-    """One walk over a functions directory; `shown` begins every path that people are shown."""
+    """One walk over a functions directory. `shown` is the beginning of paths in problems."""
 
     def __init__(self, root: Path, shown: str) -> None:
         self.functions: dict[str, Function] = {}
         self.problems: list[Problem] = []
         self._root = root
         self._shown = shown
-        # Directories that schema.yaml speaks for, and its entry for each.
+        # Directories that schema.yaml declares, and the entry for each.
         self._declared: dict[Path, Origin] = {}
 
     def run(self) -> None:
-        """Find everything. Raises OSError where the directory itself can't be read."""
+        """Find everything. Raises OSError if the directory itself can't be read."""
         names = self._names("")
         base = ""
         if self._read_schema() and (self._root / _FUNCTIONS_FOLDER).is_dir():
@@ -127,7 +126,7 @@ class _Search:
                 self._visit(f"{base}{name}")
 
     def single_file(self, path: str, *, function: str | None = None) -> None:
-        """The function that a file is by itself, named `function` or after the file."""
+        """The function of one file, named `function` or after the file."""
         pure = PurePosixPath(path)
         try:
             real = resolve_inside(self._root, path)
@@ -145,7 +144,7 @@ class _Search:
             self._add(assembly.single_file(real.name), assembly.problems)
 
     def directory(self, path: str, *, function: str) -> None:
-        """The function that a directory is by itself, whether or not it looks like one."""
+        """The function of one directory, even if it does not look like a function."""
         try:
             real = resolve_inside(self._root, path)
         except FileRefusedError as refused:
@@ -165,7 +164,7 @@ class _Search:
         return sorted(names[:_MOST_ENTRIES])
 
     def _visit(self, path: str) -> None:
-        """One entry of the functions directory; what is no function is passed over."""
+        """Read one entry of the functions directory. Entries that are no functions are skipped."""
         pure = PurePosixPath(path)
         try:
             real = resolve_inside(self._root, path)
@@ -185,7 +184,7 @@ class _Search:
         return runtime_of(path.name, Folder((self._root / path).parent)) is not None
 
     def _folder(self, path: str, real: Path) -> None:
-        os.scandir(real).close()  # one that can't be entered is not passed over: OSError
+        os.scandir(real).close()  # a directory that can't be entered is not skipped: OSError
         manifests = self._manifests(path, real)
         declared = self._declared.get(real)
         if declared is not None:
@@ -207,7 +206,7 @@ class _Search:
         return [f"{path}/{name}" for name in MANIFEST_FILES if folder.has(name)]
 
     def _describe(self, name: str, path: str, manifests: list[str]) -> Description | None:
-        """What describes a function: its one manifest, or nothing but where it is."""
+        """The description of a function: its manifest, or only its place."""
         bare = Origin(name, f"{self._shown}{path}")
         if not manifests:
             return Description(bare, Manifest()) if self._has_good_name(bare) else None
@@ -230,7 +229,7 @@ class _Search:
         return Description(origin, manifest, file)
 
     def _assemble(self, description: Description, directory: Path) -> None:
-        """Make the function of a directory; a manifest's `path` leads further inside."""
+        """Make the function of a directory. A manifest's `path` may name a directory inside."""
         path, origin = description.manifest.path, description.origin
         try:
             real = resolve_inside(directory, path) if path is not None else directory
@@ -253,7 +252,7 @@ class _Search:
             self.problems.append(function.origin.problem(message, "rename one of them", at="name"))
 
     def _read_schema(self) -> bool:
-        """Add what schema.yaml declares; returns whether it declares functions at all."""
+        """Add the functions that schema.yaml declares; returns whether it declares any."""
         path = self._root / SCHEMA_FILE
         schema = read_schema(path, f"{self._shown}{SCHEMA_FILE}") if os.path.lexists(path) else None
         if schema is None:
@@ -265,13 +264,13 @@ class _Search:
             if directory is not None:
                 self._declared.setdefault(directory, declared.origin)
                 if declared.manifest is not None:
-                    # Its `path` has been followed already, from the schema's own directory.
+                    # Its `path` starts at the schema's directory, and has been followed.
                     manifest = declared.manifest.model_copy(update={"path": None})
                     self._assemble(Description(declared.origin, manifest, path), directory)
         return True
 
     def _declared_directory(self, declared: Declared) -> Path | None:
-        """Where a declared function's files are: its `path`, else a directory of its name."""
+        """The directory of a declared function: its `path`, else a directory of its name."""
         origin, name = declared.origin, declared.origin.function
         if not self._has_good_name(origin):
             return None
@@ -307,6 +306,6 @@ class _Search:
 
 
 def _name_in(node: Node) -> str | None:
-    """The name that a manifest gives, good or not."""
+    """The name in a manifest, valid or not."""
     name = node.value.get("name") if isinstance(node.value, dict) else None
     return name if isinstance(name, str) else None

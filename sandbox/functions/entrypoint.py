@@ -1,7 +1,4 @@
-"""Which file of a function is its entrypoint, and which runtime runs it.
-
-Pure: what stands in the directory is asked through `Files`.
-"""
+"""Chooses the entrypoint of a function and the runtime that runs it. Pure: see `Files`."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ if TYPE_CHECKING:
 
     from sandbox.functions.manifest import Manifest
 
-# Files that make a directory a function, in the order in which they are looked for.
+# A directory with one of these files is a function. The first one found counts.
 ENTRY_FILES: Final = (
     "mod.ts",
     "main.ts",
@@ -39,7 +36,7 @@ _OTHERS: Final = {
 
 
 class Files(Protocol):
-    """What stands in a function's directory."""
+    """The contents of a function's directory."""
 
     def has(self, name: str) -> bool:
         """Whether there is a file, or a link, of that name."""
@@ -49,7 +46,7 @@ class Files(Protocol):
 
 
 class NoEntrypointError(Exception):
-    """No entrypoint could be told; `field` is the manifest's field that would."""
+    """No entrypoint was found; `field` is the manifest's field that would name it."""
 
     def __init__(self, field: str, message: str, hint: str) -> None:
         super().__init__(message)
@@ -60,7 +57,7 @@ class NoEntrypointError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """An entrypoint and its runtime. `source` is the file to read where a build makes `path`."""
+    """An entrypoint and its runtime. `source` is the file to read if a build makes `path`."""
 
     path: str
     runtime: Runtime
@@ -77,7 +74,7 @@ def detect(files: Files) -> Entry | None:
 
 
 def runtime_of(name: str, files: Files) -> Runtime | None:
-    """The runtime of a file, by its ending and by what stands beside it."""
+    """The runtime of a file, by its ending and by the files beside it."""
     suffix = PurePosixPath(name).suffix
     if suffix not in _SCRIPTS:
         return _OTHERS.get(suffix)
@@ -89,10 +86,10 @@ def runtime_of(name: str, files: Files) -> Runtime | None:
 
 
 def choose(manifest: Manifest, files: Files) -> Entry:
-    """The entrypoint that a manifest names, or leaves to be found.
+    """The entrypoint that a manifest names, else the one that is found.
 
     Raises:
-        NoEntrypointError: it can't be told.
+        NoEntrypointError: there is none.
     """
     found = _find(manifest.runtime, files)
     # Go is compiled from its sources, whatever else is built.
@@ -122,7 +119,7 @@ def is_built(manifest: Manifest, path: str) -> bool:
 
 
 def _find(runtime: Runtime | None, files: Files) -> Entry | None:
-    """The first entry file that `runtime` can run; any, where none is given."""
+    """The first entry file that `runtime` can run; without a runtime, the first one."""
     if runtime is None:
         return detect(files)
     if runtime is Runtime.BINARY:
@@ -135,7 +132,7 @@ def _find(runtime: Runtime | None, files: Files) -> Entry | None:
 
 
 def _check_suffix(path: str, runtime: Runtime, *, built: bool) -> None:
-    """Refuse a file that plainly belongs to another runtime, or a build output that is none."""
+    """Refuse a file of another runtime, and a build output that no build makes."""
     suffix, suffixes = PurePosixPath(path).suffix, RUNTIMES[runtime].suffixes
     if runtime is Runtime.BINARY or suffix in suffixes:
         return

@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from sandbox.documents.yaml_reader import Node
     from sandbox.functions.manifest import Manifest
 
-# A larger entry file is a bundler's output; its author says which interface it has.
+# A larger entry file is a bundler's output, and its manifest has to name the interface.
 MAX_SOURCE_BYTES: Final = 1024 * 1024
 _MANY_FILES: Final = 1000
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a function is described by: a manifest, or only its files. `file` is shown to people."""
+    """The source of a function: a manifest, or only its files. `file` is shown to people."""
 
     function: str
     file: str
     node: Node | None = None
 
     def where(self, *path: str | int) -> str:
-        """`file:line` of a field, or the nearest that there is."""
+        """`file:line` of a field, or of the nearest one."""
         if self.node is None:
             return self.file
         line, _ = self.node.position(*path, key=True)
@@ -51,7 +51,7 @@ class Origin:
     def problem(
         self, message: str, hint: str = "", *, at: str = "", severity: Severity = "error"
     ) -> Problem:
-        """A problem of the field `at`, or of the whole."""
+        """A problem of the field `at`, or of the function."""
         line = column = None
         if self.node is not None and at in self.node.children:
             line, column = self.node.position(at)
@@ -68,9 +68,9 @@ class Origin:
 
 @dataclass(frozen=True)
 class Description:
-    """A manifest that has no errors, and where it came from; without a file, nothing but defaults.
+    """A manifest without errors, and its source. Without a manifest file, it has only defaults.
 
-    `file` is the manifest's.
+    `file` is the path of the manifest.
     """
 
     origin: Origin
@@ -82,10 +82,10 @@ class Description:
 class Function:
     """A function, ready to be deployed.
 
-    `source` is its directory, or with `single_file` the file itself; every link on the way to it
-    is resolved. `entrypoint` is a POSIX path inside it, which a build may still have to make;
-    `source_entrypoint` is the entry file among the sources, if there is one. `manifest` holds
-    nothing but defaults where there is no `manifest_file`.
+    `source` is its directory, or with `single_file` the file itself; links on the way to it
+    are resolved. `entrypoint` is a POSIX path inside it; a build may still have to make the file.
+    `source_entrypoint` is the entry file among the sources, if there is one. Without a
+    `manifest_file`, `manifest` has only defaults.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Function:
     origin: Origin = field(compare=False, repr=False)
 
     def where(self, *path: str | int) -> str:
-        """Where a field of the manifest stands, such as `functions/hello/function.yaml:7`."""
+        """The place of a field of the manifest, such as `functions/hello/function.yaml:7`."""
         return self.origin.where(*path)
 
 
@@ -131,7 +131,7 @@ class Folder:
 
 
 class Assembly:
-    """Makes one function; gathers every problem on the way in `problems`."""
+    """Makes one function, and collects its problems in `problems`."""
 
     def __init__(self, description: Description, *, directory: Path) -> None:
         self.problems: list[Problem] = []
@@ -141,7 +141,7 @@ class Assembly:
         self._directory = directory
 
     def directory(self) -> Function | None:
-        """The function whose files are the directory, or None: see `problems`."""
+        """The function of the whole directory, or None: see `problems`."""
         try:
             entry = choose(self._manifest, Folder(self._directory))
         except NoEntrypointError as error:
@@ -152,7 +152,7 @@ class Assembly:
         return self._function(entry, source=self._directory)
 
     def single_file(self, name: str) -> Function | None:
-        """The function that is one file of the directory, or None: see `problems`."""
+        """The function of one file of the directory, or None: see `problems`."""
         for field_name in ("path", "build"):
             if getattr(self._manifest, field_name) is not None:
                 self._error(
@@ -193,7 +193,7 @@ class Assembly:
         )
 
     def _check_file(self, at: str, path: str, *, runtime: Runtime | None = None) -> None:
-        """A file that has to be there already, inside the directory."""
+        """Check a file that must exist inside the directory."""
         try:
             status = resolve_inside(self._directory, path).stat()
             check_regular(status)
@@ -205,7 +205,7 @@ class Assembly:
             self._error(at, f"{at} {path!r} is not executable", "run chmod +x on it")
 
     def _interface(self, entry: Entry) -> Interface:
-        """The interface that the source shows; stdio where it can't be read."""
+        """The interface of the source; stdio if it can't be read."""
         if entry.source is None or entry.runtime is Runtime.BINARY:
             return "stdio"
         try:

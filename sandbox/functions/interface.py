@@ -1,10 +1,10 @@
-"""Which of the two ways a function is written, told from its text alone: nothing is run.
+"""Detects the interface of a function from its text, without running anything.
 
-A function is a handler when its entry file exports one and never reads stdin itself. A file that
-does both works unmodified as a stdio script, so that is what it is.
+A function is a handler if its entry file exports one and never reads stdin itself. A file that does
+both works unmodified as a stdio script, so it counts as one.
 
-Matching text is enough here, and safer than parsing: a parser can be crashed by what it parses.
-Every pattern takes time that grows with the text's length only.
+Matching text is enough, and safer than parsing: hostile text can crash a parser. Every pattern
+takes time in proportion to the length of the text.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 
 from sandbox.runtimes import Interface, Runtime
 
-# Comments and texts. Unclosed ones run to the end (of the line, where they may not go on): a
-# pattern that could fail there would be tried again from every quote.
+# Comments and strings. An unclosed one runs to the end of the text, or of the line. A pattern that
+# failed there would be tried again from every quote.
 _PYTHON_TEXTS: Final = re.compile(
     r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"""|\\?\Z)'
     r"|'''(?:[^'\\]|\\.|'(?!''))*+(?:'''|\\?\Z)"

@@ -1,6 +1,6 @@
-"""Manifests: what a function asks for. The operator's settings decide (see `sandbox.policy`).
+"""Manifests: the wishes of a function's author. The operator's settings decide (`sandbox.policy`).
 
-`None` stands for what the author left out: detection or the operator fills it in.
+`None` means that the author gave no value: detection or the operator fills it in.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _none_only(value: object) -> object:
     return value
 
 
-# Tagged by what is there, so that a problem names one of the two forms and not both.
+# Tagged by the type of the value, so a problem names one of the two forms and not both.
 Network = Annotated[
     Annotated[Literal["none"], BeforeValidator(_none_only), Tag("<word>")]
     | Annotated[tuple[Destination, ...], Tag("<list>")],
@@ -76,7 +76,7 @@ class _Part(BaseModel):
 class Build(_Part):
     """A step that makes the entrypoint, run in a container. Paths are in the function's directory.
 
-    `watch` are the patterns of the files whose change asks for a new build.
+    A change of a file that matches a pattern in `watch` causes a new build.
     """
 
     command: NonEmpty
@@ -93,7 +93,7 @@ class Route(_Part):
 
 
 class Verification(_Part):
-    """How a webhook's sender proves itself. `secret` may be a `${NAME}`."""
+    """How a webhook's sender proves its identity. `secret` may be a `${NAME}`."""
 
     type: Literal["hmac-sha256", "hmac-sha1"]
     header: NonEmpty
@@ -197,7 +197,7 @@ _FIELDS: Final = {
 
 
 def parse_manifest(data: bytes | str, file: str) -> tuple[Manifest | None, list[Problem]]:
-    """The manifest in a file's content, and every problem in it; None where one is an error.
+    """The manifest in a file's content, and its problems; None if one of them is an error.
 
     `file` names the file in the problems. An empty file is an empty manifest.
     """
@@ -210,7 +210,7 @@ def parse_manifest(data: bytes | str, file: str) -> tuple[Manifest | None, list[
 
 
 def manifest_from(node: Node, file: str) -> tuple[Manifest | None, list[Problem]]:
-    """The manifest that a part of a document holds; see `parse_manifest`."""
+    """The manifest in a part of a document; see `parse_manifest`."""
     if node.value is None:
         return Manifest(), []
     if not isinstance(node.value, dict):
@@ -227,16 +227,16 @@ def secret_names(manifest: Manifest) -> frozenset[str]:
 def resolve(text: str, secrets: Mapping[str, str]) -> str:
     """`text` with every `${NAME}` replaced by that secret, and every `$${` by `${`.
 
-    What is filled in is not looked at again.
+    References inside a secret's value stay as they are.
 
     Raises:
-        KeyError: there is no such secret; holds its name.
+        KeyError: there is no secret of this name.
     """
     return REFERENCE.sub(lambda match: secrets[match[1]] if match[1] else "${", text)
 
 
 def _texts(manifest: Manifest) -> Iterator[str]:
-    """The texts of a manifest in which `${NAME}` means a secret."""
+    """The texts of a manifest in which `${NAME}` stands for a secret."""
     yield from manifest.env.values()
     for hook in manifest.hooks:
         if hook.verification is not None:
@@ -244,10 +244,10 @@ def _texts(manifest: Manifest) -> Iterator[str]:
 
 
 def _prepared(node: Node) -> dict[str, Any]:
-    """The values to validate: `network: []` is none, and `env` has its scalars as written.
+    """The values to validate: `network: []` becomes none, and `env` has its scalars as written.
 
-    `1.10` in `env` is the text 1.10, as in Alyx, and not what a number would print as. A field
-    without a value, such as one whose lines are commented out, is as if it were not there.
+    As in Alyx, `1.10` in `env` is the text 1.10, not a number. A field without a value, for example
+    because its lines are commented out, counts as absent.
     """
     values = {name: value for name, value in node.value.items() if value is not None}
     if values.get("network") == []:

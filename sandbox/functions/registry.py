@@ -1,4 +1,4 @@
-"""The functions of one directory, by name, as a snapshot that a reload replaces in one step."""
+"""Holds the functions of one directory in a snapshot, which a reload replaces in one step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class Registrar(Protocol):
-    """Whoever calls functions on events, by the clock or by HTTP: told what manifests ask for.
+    """Receives the hooks, schedules and routes of manifests, to call functions by them.
 
-    `register` is called for every function on every reload, with all that its manifest has (which
-    may be nothing), so that it replaces what was there; `unregister` for every function that is
-    gone. Both are called from one thread at a time.
+    Each reload calls `register` for every function, with everything in its manifest (perhaps
+    nothing), to replace the earlier values; and `unregister` for every function that is gone. One
+    thread at a time makes these calls.
     """
 
     def register(
@@ -42,7 +42,7 @@ class Registrar(Protocol):
         """Call `function` on these hooks (webhooks among them), schedules and routes only.
 
         Raises:
-            ValueError: there is something to tell the manifest's author, as a warning.
+            ValueError: a warning for the manifest's author.
         """
 
     def unregister(self, function: str) -> None:
@@ -56,7 +56,7 @@ class _Snapshot:
 
 
 class Registry:
-    """The functions of `directory`, found at once and again on every `reload`.
+    """The functions of `directory`, read now and again at every `reload`.
 
     Safe to use from many threads: readers see one snapshot or the next, never a mixture.
     """
@@ -76,14 +76,14 @@ class Registry:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """Everything that is wrong with the directory; functions without errors are there."""
+        """The problems of the directory. Functions without errors work nevertheless."""
         return self._snapshot.problems
 
     def reload(self) -> None:
-        """Look at the directory again, then tell the registrar.
+        """Read the directory again, then tell the registrar.
 
-        A registrar that fails for one function does not stop the others: the failure is logged,
-        and is a warning among `problems`.
+        If the registrar fails for one function, the others are registered nevertheless. The failure
+        is logged, and is a warning among `problems`.
         """
         with self._reloading:
             found = discover(self._directory)
@@ -122,7 +122,7 @@ class Registry:
         if registrar is None:
             return []
         functions = tuple(functions)
-        # First, so that a function of another name can have what they had.
+        # First, so that another function can take over their routes.
         for name in sorted(self._registered - {function.name for function in functions}):
             try:
                 registrar.unregister(name)

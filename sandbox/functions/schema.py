@@ -1,4 +1,4 @@
-"""The map `functions:` of a `schema.yaml`, Alyx's own form; the rest of that file is not ours."""
+"""Reads the map `functions:` of an Alyx `schema.yaml`, and ignores the rest of that file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA_FILE: Final = "schema.yaml"
 
 @dataclass(frozen=True)
 class Declared:
-    """One entry of the map. `manifest` is None where it has errors; they are in `problems`."""
+    """One entry of the map. `manifest` is None if it has errors; they are in `problems`."""
 
     origin: Origin
     manifest: Manifest | None
@@ -28,21 +28,21 @@ class Declared:
 
     @property
     def path(self) -> str | None:
-        """Where the entry says that its files are, even where something else in it is wrong."""
+        """The path that the entry names, even if something else in it is wrong."""
         child = self.origin.node.find("path") if self.origin.node is not None else None
         return child.value if child is not None and isinstance(child.value, str) else None
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What a schema declares. `problems` are those that are no single entry's."""
+    """The functions of a schema. `problems` are those that belong to no single entry."""
 
     functions: tuple[Declared, ...]
     problems: tuple[Problem, ...]
 
 
 def read_schema(path: Path, shown: str) -> Schema | None:
-    """The functions that a schema declares; None for one without `functions:`."""
+    """The functions of a schema; None if it has no `functions:`."""
     document, problems = load(path, shown)
     if document is None:
         return Schema((), tuple(problems))
@@ -89,6 +89,6 @@ def _lines(node: Node, key: str) -> tuple[int, float]:
 
 
 def _entry_at(functions: Node, line: int) -> str | None:
-    """The key of the map under which a line stands."""
+    """The key of the map that a line belongs to."""
     before = [(place[0], key) for key, place in functions.keys.items() if place[0] <= line]
     return max(before)[1] if before else None

@@ -1,4 +1,4 @@
-"""The operator's secrets: the only place where `${NAME}` in a manifest is looked up."""
+"""Reads the operator's secrets, the only values that `${NAME}` in a manifest can have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load_secrets(path: Path | None) -> Mapping[str, str]:
     """
     if path is None:
         return {}
-    # The operator's own file, which is often a link to where secrets are mounted.
+    # The operator's file is often a link to a mounted secret.
     node, problems = load(path, str(path), follow_links=True)
     if node is None or problems:
         raise InvalidSettingsError(
@@ -39,7 +39,7 @@ def load_secrets(path: Path | None) -> Mapping[str, str]:
     for name, child in node.children.items():
         if child.text is None:
             raise InvalidSettingsError(f"{path}:{child.line}: {name}: a secret is a text")
-        # As it is written: 1.10 is not 1.1, and true is not True.
+        # As written: 1.10 is not 1.1, and true is not True.
         secrets[str(name)] = child.text
     return secrets
 
@@ -48,7 +48,7 @@ def resolve_env(function: Function, secrets: Mapping[str, str]) -> dict[str, str
     """The function's environment with every `${NAME}` replaced.
 
     Raises:
-        PolicyRefusedError: it names a secret that the operator does not give.
+        PolicyRefusedError: the operator has no secret of a name in it.
     """
     resolved = {}
     for name, text in function.manifest.env.items():
@@ -64,9 +64,9 @@ def resolve_env(function: Function, secrets: Mapping[str, str]) -> dict[str, str
 
 
 def used_secrets(function: Function, secrets: Mapping[str, str]) -> dict[str, str]:
-    """The secrets that the function's environment is made with, by name.
+    """The secrets in the function's environment, by name.
 
-    Their values are what is kept out of logs (see `sandbox.protocol.redaction`).
+    `sandbox.protocol.redaction` keeps their values out of logs.
     """
     return {
         match[1]: secrets[match[1]]

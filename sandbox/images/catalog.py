@@ -1,7 +1,7 @@
-"""The project's images in an engine: which are there and up to date; removing them.
+"""Lists, requires and removes the project's images in an engine.
 
-An image is up to date when the digest of its inputs, which it carries as a label, is the one that
-this version of the project expects: looking that up costs no build.
+An image has the digest of its inputs as a label. It is up to date if this version of the project
+has the same digest, so finding out needs no build.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ State = Literal["ready", "stale", "missing"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageStatus:
-    """An image as the engine has it. `size` is in bytes; None and "" where it is missing."""
+    """An image in the engine. `size` is in bytes; None and "" if it is missing."""
 
     name: str
     reference: str
@@ -31,7 +31,7 @@ class ImageStatus:
 
 
 def expected_inputs(name: str) -> str:
-    """Digest of the inputs that the image called `name` has when it is up to date."""
+    """The digest of the inputs of the image called `name`, if it is up to date."""
     return recipes.inputs_digest(name, recipes.folder())
 
 
@@ -39,7 +39,7 @@ def require(engine: Engine, name: str) -> Image:
     """The image called `name`, up to date.
 
     Raises:
-        RuntimeNotAvailableError: it is missing or out of date; the hint builds it.
+        RuntimeNotAvailableError: it is missing or out of date; the hint says how to build it.
     """
     image = engine.image(reference(name))
     if image is not None and up_to_date(image, name):
@@ -51,12 +51,12 @@ def require(engine: Engine, name: str) -> Image:
 
 
 def status(engine: Engine) -> list[ImageStatus]:
-    """How each image stands, in the order of `IMAGE_NAMES`."""
+    """The status of each image, in the order of `IMAGE_NAMES`."""
     return [image_status(engine, name) for name in IMAGE_NAMES]
 
 
 def remove(engine: Engine) -> list[str]:
-    """Remove all images of this project, but for those in use; returns the tags that are gone."""
+    """Remove all images of this project that are not in use; returns the removed tags."""
     remove_untagged(engine)
     ours = engine.images({recipes.LABEL_IMAGE: ""})
     tags = [tag for image in ours for tag in image.tags]
@@ -64,19 +64,19 @@ def remove(engine: Engine) -> list[str]:
 
 
 def remove_untagged(engine: Engine) -> None:
-    """Remove what builds leave behind: images of their stages, and those that were replaced."""
+    """Remove images without a tag: stages of builds, and replaced images."""
     for image in engine.images({recipes.LABEL_IMAGE: ""}):
         if not image.tags:
             engine.remove_image(image.id)
 
 
 def up_to_date(image: Image, name: str) -> bool:
-    """Whether an image was made of what this version of the project has for that name."""
+    """Whether the image has the inputs that this version of the project has for that name."""
     return image.labels.get(recipes.LABEL_INPUTS) == expected_inputs(name)
 
 
 def image_status(engine: Engine, name: str) -> ImageStatus:
-    """How the image called `name` stands in the engine."""
+    """The status of the image called `name`."""
     image = engine.image(reference(name))
     if image is None:
         return ImageStatus(name=name, reference=reference(name), state="missing")

@@ -1,4 +1,4 @@
-"""Builds the project's images, each after those that it needs, where they are not up to date."""
+"""Builds the project's images that are not up to date, each after the images that it needs."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ _HOST_CA_BUNDLES: Final = (
 class Progress:
     """One event of a build.
 
-    `text` is a line of the build's output for `output`, and empty otherwise; `seconds` and `size`
-    (bytes) are set for `built`, `size` also for `current`: nothing was to do.
+    `text` is a line of output for `output`, else empty. `built` has `seconds` and `size` (bytes),
+    and `current`, for an image that needs no build, has `size`.
     """
 
     image: str
@@ -61,12 +61,12 @@ def build(  # noqa: PLR0913
     environment: Mapping[str, str] = os.environ,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> None:
-    """Build the images called `names` (else all), and those they need, where they are not current.
+    """Build the images called `names`, or all, and the images they need, if they are not current.
 
     `base` is a Debian image to build from; without one, `mmdebstrap` makes it. `ca_bundle` (PEM)
     is trusted while building and never left in an image; without one, the host's is used. `force`
-    builds what is current too, with Debian's latest updates. From `environment` the proxies are
-    taken. `on_progress` is called from several threads, one at a time.
+    also builds current images, with Debian's latest updates. `environment` names the proxies.
+    Several threads call `on_progress`, one at a time.
 
     Raises:
         RuntimeNotAvailableError: no such image, or not for this machine's architecture.
@@ -90,7 +90,7 @@ def build(  # noqa: PLR0913
         on_progress=on_progress,
     )
     builder.build(names or IMAGE_NAMES, base=base, force=force)
-    # Only now: after a failure, they let the next attempt begin where this one ended.
+    # Only now: after a failure, the next attempt begins with them.
     remove_untagged(engine)
 
 
@@ -123,14 +123,15 @@ class _Builder:
                 size = image_status(self._engine, name).size or 0
                 self._tell(Progress(image=name, event="current", size=size))
 
-        # What most need comes first; of the others, two at a time: one fetches, one computes.
+        # First the images that most others need; then two at a time: one fetches while one
+        # computes.
         for name in _FIRST:
             take_turn(name)
         turns: dict[str, Future[None]] = {}
 
         def take_turn_after(name: str) -> None:
             for needed in RECIPES[name].needs:
-                if needed in turns:  # it came before, so it waits for no worker
+                if needed in turns:  # it was submitted before, so this wait ends
                     turns[needed].result()
             take_turn(name)
 
@@ -178,7 +179,7 @@ class _Builder:
         self._tell(Progress(image=name, event="built", seconds=seconds, size=size))
 
     def _debian(self, suite: str) -> str:
-        """A minimal Debian, made here where no registry is reachable; kept for the next build."""
+        """The tag of a minimal Debian, made on this machine and kept for later builds."""
         tag = f"alyx-sandbox/debian:{suite}"
         if self._engine.image(tag) is not None:
             return tag
@@ -219,13 +220,13 @@ def host_ca_bundle(environment: Mapping[str, str]) -> Path:
 
 
 def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    """Docker hands these to build steps without keeping them in the image's history."""
+    """Build arguments for proxies. Docker does not keep them in the image's history."""
     names = (*_PROXY_VARIABLES, *(name.upper() for name in _PROXY_VARIABLES))
     return {name: environment[name] for name in names if environment.get(name)}
 
 
 def _output_of(command: list[str]) -> Iterator[str]:
-    """The lines of what `command` writes. Raises CalledProcessError at the end if it failed."""
+    """The lines of a command's output. Raises CalledProcessError at the end if it failed."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

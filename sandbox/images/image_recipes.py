@@ -1,6 +1,6 @@
-"""What the project's images are made of: files, pinned versions, and the images they build on.
+"""The recipes of the project's images: files, pinned versions, and the images they build on.
 
-Pure: reads the files that ship as the package `sandbox_images`, and asks no engine.
+Pure: it reads files of the package `sandbox_images`, and asks no engine.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ LABEL_IMAGE: Final = "alyx.sandbox.image"
 LABEL_INPUTS: Final = "alyx.sandbox.inputs"
 LABEL_VERSION: Final = "org.opencontainers.image.version"
 LABEL_TITLE: Final = "org.opencontainers.image.title"
-# The Debian image that everything is made from; the same on all images of one build.
+# The Debian image at the bottom; the same for all images of one build.
 LABEL_BASE: Final = "org.opencontainers.image.base.name"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What an image is made of besides its own folder: images it needs, files of other folders."""
+    """The parts of an image besides its own folder: images it needs, files of other folders."""
 
     needs: tuple[str, ...] = ("toolbox", "base")
     shared: tuple[str, ...] = ()
 
 
-# In the order in which they can be built.
+# In build order.
 RECIPES: Final[Mapping[str, Recipe]] = {
     "toolbox": Recipe(needs=()),
     "base": Recipe(needs=("toolbox",)),
@@ -44,7 +44,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
     "bun": Recipe(shared=("js/bootstrap.mjs",)),
     "go": Recipe(),
     "binary": Recipe(),
-    # With the installers that the runtimes' own images do without.
+    # These have the installers, which the runtimes' images leave out.
     "python-build": Recipe(needs=("toolbox", "base", "python")),
     "node-build": Recipe(needs=("toolbox", "base", "node")),
 }
@@ -60,7 +60,7 @@ def reference(name: str) -> str:
 @functools.cache
 def folder() -> Path:
     """The folder of Dockerfiles, bootstraps and pinned versions."""
-    # Not importlib.resources: it costs every start of the command line several milliseconds.
+    # Not importlib.resources: it would cost every start of the command line several milliseconds.
     file = importlib.import_module("sandbox_images").__file__
     assert file is not None  # noqa: S101 - a regular package has one
     return Path(file).parent

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import tarfile
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MOST_ENTRIES: Final = 100_000
 # A header is read into memory as a whole. None needs more than this.
 _MOST_AT_ONCE: Final = MIB
+# Headers of one member, and those for all members, which each member gets a copy of.
+_MAX_PAX_HEADERS: Final = 100
 _BLOCK: Final = 256 * 1024
 
 
@@ -86,9 +89,19 @@ class _Bounded(io.RawIOBase):
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for number, member in enumerate(archive):
+    for number in itertools.count():
+        member = archive.next()
+        if member is None:
+            return
+        # It would keep every member, each with a copy of all headers so far.
+        archive.members.clear()  # type: ignore[attr-defined]
         if number >= MOST_ENTRIES:
             raise BuildFailedError(f"the build left more than {MOST_ENTRIES} files and directories")
+        if (
+            len(archive.pax_headers) > _MAX_PAX_HEADERS
+            or len(member.pax_headers) > _MAX_PAX_HEADERS
+        ):
+            raise tarfile.ReadError("it has too many headers")
         yield member
 
 

@@ -49,11 +49,18 @@ _SCRIPTS: Final = frozenset(
 )
 # Versions that are paths, not numbers.
 _LOCAL: Final = ("file:", "link:", "workspace:", "portal:", "./", "../", "/", "~/")
+# Authors write these texts: possessive quantifiers keep a search from starting over within a gap.
 _LOCAL_REQUIREMENT: Final = re.compile(
-    r"^\s*(?:-(?!-hash)|\.|/)|file:|(?<!:)/|\.(?:whl|zip|tgz|tar\.\w+)\b", re.MULTILINE
+    r"^[^\S\n]*+(?:-(?!-hash)|\.|/)|file:|(?<!:)/|\.(?:whl|zip|tgz|tar\.\w+)\b", re.MULTILINE
 )
 _SPECIFIER: Final = re.compile(rb"""["'`]((?:npm|jsr):[^"'`\s\\]{1,500})["'`]""")
-_REMOTE: Final = re.compile(rb"""\b(?:from|import)\s*\(?\s*["'](https?://[^"'\s\\]{1,2000})["']""")
+_REMOTE: Final = re.compile(
+    rb"""\b(?:from|import)\s*+\(?\s*+["'](https?://[^"'\s\\]{1,2000})["']"""
+)
+
+
+# Python's TOML reader takes the square of the dots of a key. No line of a real file has so many.
+_MAX_DOTS: Final = 100
 
 
 class SourceFiles(Protocol):
@@ -143,6 +150,8 @@ def _requirements(text: str, *, file: str = "") -> Request:
 
 def _project_dependencies(content: bytes) -> list[str]:
     """`project.dependencies` of a pyproject.toml. Raises ValueError if it is no list of texts."""
+    if any(line.count(b".") > _MAX_DOTS for line in content.splitlines()):
+        raise ValueError(f"a line has more than {_MAX_DOTS} dots")
     try:
         project = tomllib.loads(content.decode()).get("project", {})
     except (ValueError, RecursionError) as error:

@@ -46,7 +46,10 @@ _NEVER: Final = _networks(
         "168.63.129.16/32": "a metadata service's",
         "100.100.100.200/32": "a metadata service's",
         "192.0.0.192/32": "a metadata service's",
-        "fd00:ec2::254/128": "a metadata service's",
+        # Amazon's services of a machine: metadata, credentials of pods, time, names.
+        "fd00:ec2::/112": "a metadata service's",
+        "fd00:42::42/128": "a metadata service's",
+        "fd00:c1::a9fe:a9fe/128": "a metadata service's",
         "fd20:ce::254/128": "a metadata service's",
         "0.0.0.0/8": "an unspecified",
         "169.254.0.0/16": "a link-local",

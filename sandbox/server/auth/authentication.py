@@ -101,9 +101,11 @@ class Authenticator:
                 hint="use 127.0.0.1 or localhost, or set `server.authentication: required`",
             )
         origin = headers.get("origin")
-        if origin is None or origin in self._settings.cors:
+        if origin in self._settings.cors:
             return
-        if origin.partition("://")[2] != headers.get("host"):
+        # An image or a link sends no `Origin`; a browser tells of these by its fetch metadata.
+        foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        if foreign or (origin is not None and origin.partition("://")[2] != headers.get("host")):
             raise ForbiddenError(
                 "web pages of this origin may not call",
                 hint="allow the origin in `server.cors`",

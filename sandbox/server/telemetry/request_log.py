@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import structlog
 
+from sandbox.documents.problems import printable
+
 if TYPE_CHECKING:
     from sandbox.call import Call
     from sandbox.errors import SandboxError
@@ -82,6 +84,18 @@ class Behind(io.TextIOBase):
             self._stream.flush()
 
 
+def _escape(
+    logger: object,  # noqa: ARG001
+    name: str,  # noqa: ARG001
+    line: structlog.typing.EventDict,
+) -> structlog.typing.EventDict:
+    """Write control characters of a line's texts as escapes: callers and functions write some."""
+    return {
+        key: "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
+        for key, value in line.items()
+    }
+
+
 def configure_logging() -> Behind:
     """Write logs to stderr: JSON lines, or for a terminal in colours. Close what it returns."""
     behind = Behind(sys.stderr)
@@ -89,14 +103,14 @@ def configure_logging() -> Behind:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [_escape, structlog.dev.ConsoleRenderer()]
         if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer(lambda line, **_: _JSON.encode(line))
+        else [structlog.processors.JSONRenderer(lambda line, **_: _JSON.encode(line))]
     )
     # Lines of requests do not go through `logging`, which takes five times as long for each.
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, *renderers],
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", behind)),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
@@ -108,7 +122,7 @@ def configure_logging() -> Behind:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                renderer,
+                *renderers,
             ],
         )
     )

@@ -159,6 +159,14 @@ def test_without_authentication_everybody_may_do_everything(anyone: Authenticato
         {"Host": "[::1]:8080"},
         {"Host": "127.0.0.1:8080", "Origin": "http://127.0.0.1:8080"},
         {"Host": "127.0.0.1:8080", "Origin": "https://app.example.org"},
+        # A person who typed the address, and the server's own page.
+        {"Host": "127.0.0.1:8080", "Sec-Fetch-Site": "none"},
+        {"Host": "127.0.0.1:8080", "Sec-Fetch-Site": "same-origin"},
+        {
+            "Host": "127.0.0.1:8080",
+            "Origin": "https://app.example.org",
+            "Sec-Fetch-Site": "cross-site",
+        },
     ],
     ids=str,
 )
@@ -179,6 +187,10 @@ def test_this_machine_and_pages_that_are_allowed_may_call(
         {"Host": "127.0.0.1:8080", "Origin": "http://127.0.0.1:3000"},
         {"Host": "127.0.0.1:8080", "Origin": "null"},
         {"Host": "127.0.0.1:8080", "Origin": "http://[::1"},
+        # An image, a link or a form of a page: GET, without an origin.
+        {"Host": "127.0.0.1:8080", "Sec-Fetch-Site": "cross-site"},
+        {"Host": "127.0.0.1:8080", "Sec-Fetch-Site": "same-site"},
+        {"Host": "127.0.0.1:8080", "Sec-Fetch-Site": "anything else"},
     ],
     ids=str,
 )

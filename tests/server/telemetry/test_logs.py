@@ -68,6 +68,35 @@ def test_lines_are_for_people_at_a_terminal() -> None:
     assert not text.startswith("{")
 
 
+HOSTILE = """
+import logging, structlog
+from sandbox.server.telemetry.request_log import configure_logging
+
+logs = configure_logging()
+wiped = "\\x1b[2J\\x1b]0;owned\\x07\\u202e"
+structlog.get_logger().info("request", path="/" + wiped, code=wiped)
+logging.getLogger("sandbox.containers.reaper").warning("%s left something", wiped)
+try:
+    raise ValueError(wiped)
+except ValueError:
+    logging.getLogger("sandbox.containers.reaper").exception("a defect")
+logs.close()
+"""
+
+
+def test_what_callers_and_functions_write_does_not_reach_the_terminal_as_it_is() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", HOSTILE], stderr=theirs, timeout=60, check=True)
+        os.close(theirs)
+        text = os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
+    assert text.count("owned") >= 4
+    for sequence in ("\x1b[2J", "\x1b]", "\x07", "\u202e"):
+        assert sequence not in text
+
+
 class Stuck(io.StringIO):
     """A stream that takes nothing until it is let go."""
 

@@ -11,12 +11,11 @@ from sandbox.builds.builder import Builder
 from sandbox.call import Call
 from sandbox.config.settings import Settings
 from sandbox.containers.launcher import Launcher, check_boot
-from sandbox.containers.reaper import reap
+from sandbox.containers.reaper import Reaper, reap
 from sandbox.deploy.deployer import Deployer
 from sandbox.engine.delivery import delivery_of
 from sandbox.engine.docker.engine import DockerEngine
 from sandbox.engine.steps import run_steps
-from sandbox.errors import SandboxError
 from sandbox.functions.function import Function
 from sandbox.functions.registry import Registry
 from sandbox.functions.secrets import load_secrets
@@ -109,7 +108,10 @@ class Sandbox:
             launcher=self._launcher,
             contexts=Contexts(self.settings, secrets=self._secrets, tokens=tokens),
         )
-        self._reaper: threading.Thread | None = None
+        self._reaper = Reaper(self._sweep)
+        # A process that serves for long; another one begins behind its first response.
+        if warm:
+            self._reaper.start()
         self._closed = False
 
     @property
@@ -293,22 +295,14 @@ class Sandbox:
 
     def _steps(self, steps: Steps[FunctionResponse]) -> Steps[FunctionResponse]:
         response = yield from steps
-        self._reap_once()
+        self._reaper.start()
         return response
 
-    def _reap_once(self) -> None:
-        """Remove, once and in the background, what earlier processes have left behind."""
-        if self._reaper is None:
-            self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
-            self._reaper.start()
-
-    def _reap(self) -> None:
-        try:
-            reap(self.engine, self._store)
-            self._bundles.prune()
-            self._delivery.prune()
-        except (SandboxError, OSError):  # the next process will find them
-            return
+    def _sweep(self) -> None:
+        """Remove what other processes have left behind, and bundles out of use."""
+        reap(self.engine, self._store)
+        self._bundles.prune()
+        self._delivery.prune()
 
     def close(self) -> None:
         """Wait until every container is removed, then close the engine."""
@@ -319,8 +313,7 @@ class Sandbox:
         self._launcher.close()
         self._builder.close()
         self._gateways.close()
-        if self._reaper is not None:
-            self._reaper.join()
+        self._reaper.close()
         self._owner.close()
         if self._owns_engine:
             self.engine.close()

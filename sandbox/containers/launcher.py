@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
+
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    wait_exponential,
+)
 
 from sandbox.containers.instance import Instance
 from sandbox.errors import BootFailedError, SandboxError
@@ -34,6 +42,11 @@ log = logging.getLogger(__name__)
 _LEAVE: Final = 0.1
 # Containers removed at once. More would take processors from invocations.
 _REMOVALS: Final = 4
+# A failed removal is tried again after so many seconds, doubled each time up to the maximum.
+_RETRY_SECONDS: Final = 0.2
+_MAX_RETRY_SECONDS: Final = 5.0
+# For so many seconds after `close`.
+_CLOSE_SECONDS: Final = 15.0
 
 
 class Launcher:
@@ -56,6 +69,8 @@ class Launcher:
         self._starters = ThreadPoolExecutor(settings.concurrency + 4, "starter")
         self._removers = ThreadPoolExecutor(_REMOVALS, "remover")
         self._closing = threading.Event()
+        self._give_up_at = math.inf
+        self._left_behind: list[str] = []
         # How many containers are yet to be removed, and what to call when one is gone.
         self.removing = 0
         self.on_removed: Callable[[], None] = lambda: None
@@ -107,28 +122,59 @@ class Launcher:
         self._removers.submit(self._discard, instance, let_finish)
 
     def remove(self, instance: Instance) -> None:
+        """Remove an instance. If the engine fails, a thread tries again until it is gone.
+
+        Raises:
+            SandboxError: the engine could not remove the container now.
+        """
+        instance.gateway.close()
         try:
             instance.container.remove()
-        finally:
-            instance.gateway.close()
+        except SandboxError:
+            self.discard(instance)
+            raise
 
     def close(self) -> None:
-        """Wait until every discarded container is removed."""
+        """Wait until every discarded container is removed; the log names containers that remain."""
+        self._give_up_at = time.monotonic() + _CLOSE_SECONDS
         self._closing.set()
         self._starters.shutdown(wait=True)
         self._removers.shutdown(wait=True)
+        if self._left_behind:
+            log.error("containers are left behind: %s", ", ".join(self._left_behind))
 
     def _discard(self, instance: Instance, let_finish: bool) -> None:
         try:
             if let_finish and not self._closing.is_set():
                 _wait_for_end(instance)
-            self.remove(instance)
-        except Exception:  # the edge of a thread: the reaper removes the container later
+            instance.gateway.close()
+            self._remove_until_gone(instance)
+        except Exception:  # the edge of a thread; the next process removes it
             log.exception("could not remove container %s", instance.container.id)
+            self._left_behind.append(instance.container.id)
         finally:
             with self._lock:
                 self.removing -= 1
             self.on_removed()
+
+    def _remove_until_gone(self, instance: Instance) -> None:
+        """Remove a container, again and again while the engine is away."""
+        attempts = Retrying(
+            retry=retry_if_exception_type(SandboxError),
+            wait=wait_exponential(_RETRY_SECONDS, max=_MAX_RETRY_SECONDS),
+            stop=lambda _: time.monotonic() >= self._give_up_at,
+            # The end of the process brings the next attempt forward.
+            sleep=self._sleep,
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        attempts(instance.container.remove)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._closing.is_set():
+            time.sleep(min(seconds, _RETRY_SECONDS))
+        else:
+            self._closing.wait(seconds)
 
 
 def _wait_for_end(instance: Instance) -> None:

@@ -1,20 +1,53 @@
-"""Removes what a killed process left behind: containers, sockets, claims."""
+"""Removes what killed processes left behind: containers, sockets, claims."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import shutil
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
+from sandbox.errors import SandboxError
 from sandbox.store.owners import GATEWAYS, LABEL_OWNER, LABEL_STORE, OWNERS, is_alive, store_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from sandbox.engine.base import Engine
 
 log = logging.getLogger(__name__)
+
+
+REAP_SECONDS: Final = 30.0
+
+
+class Reaper:
+    """Calls `sweep` in a thread, at `start` and then every `REAP_SECONDS`, until `close`."""
+
+    def __init__(self, sweep: Callable[[], object]) -> None:
+        self._sweep = sweep
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        with contextlib.suppress(RuntimeError):
+            self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._sweep()
+            except (SandboxError, OSError) as error:
+                log.info("could not look for what others left: %s", error)
+            self._closing.wait(REAP_SECONDS)
 
 
 def orphans(engine: Engine, store: Path) -> list[str]:

@@ -1,7 +1,7 @@
-"""The seam to a container engine: nothing above it may know which engine runs.
+"""The protocols of a container engine. Code above them does not know which engine runs.
 
-A failure of the function is a result and shows in `Exit`; only a failure of the engine is an
-exception, and it is always a `SandboxError` (translated once, inside the engine).
+A failure of the function is a result, in `Exit`. Only a failure of the engine is an exception, and
+always a `SandboxError`: each engine translates its errors once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ImageBuildError(RuntimeNotAvailableError):
 class Mount:
     """A directory or file of the host, inside the container, read-only.
 
-    A `live` one holds sockets: only it will do, and no copy of it.
+    A `live` directory has sockets in it, so a copy would not do.
     """
 
     source: Path
@@ -41,9 +41,9 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeMount:
-    """A volume of the engine's, or one file of it, inside the container, read-only.
+    """A volume of the engine, or one file of it, inside the container, read-only.
 
-    `file` is where that file is on the engine's host.
+    `file` is the path of that file on the engine's host.
     """
 
     volume: str
@@ -67,7 +67,7 @@ class ContainerSpec:
     pids: int
     tmp: int
     tmp_exec: bool = False
-    # Directories besides /tmp that can be written to, each with a size of its own like /tmp's.
+    # Further writable directories, each as large as /tmp.
     scratch: tuple[str, ...] = ()
     shm: int
     open_files: int
@@ -82,7 +82,7 @@ class ContainerSpec:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Bytes that the container wrote, in the order it wrote them to that stream."""
+    """Bytes of one stream of the container, in the order written."""
 
     stream: StreamName
     data: bytes
@@ -90,7 +90,7 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Exit:
-    """How a container's first process ended, as the engine saw it."""
+    """The end of a container's first process, as the engine saw it."""
 
     exit_code: int | None
     oom_killed: bool
@@ -99,7 +99,7 @@ class Exit:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An image that the engine holds. `size` is in bytes."""
+    """An image in the engine. `size` is in bytes."""
 
     id: str
     tags: tuple[str, ...]
@@ -109,7 +109,7 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """Files that the engine keeps. `path` is where they are on the engine's host."""
+    """A volume in the engine. `path` is its directory on the engine's host."""
 
     name: str
     path: Path
@@ -118,7 +118,7 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerInfo:
-    """A container that the engine holds."""
+    """A container in the engine."""
 
     id: str
     labels: Mapping[str, str]
@@ -127,11 +127,10 @@ class ContainerInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """What the engine says of itself. `runtime_classes` are those it can run.
+    """Facts about the engine. `runtime_classes` are the OCI runtimes that it has.
 
-    `id` stays with the engine's data.
-    `components` are the versions of its parts, as they write them: `engine`, `containerd`, `runc`,
-    `kernel`; those that it tells.
+    `id` stays with the engine's data. `components` has the versions of parts that it tells, such as
+    `engine`, `containerd`, `runc` and `kernel`.
     """
 
     name: str
@@ -148,7 +147,7 @@ class EngineInfo:
 
 
 class Container(Protocol):
-    """One container, created and attached; the calls come in the order they stand here."""
+    """A container, created and attached. Call the methods in the order in which they stand here."""
 
     @property
     def id(self) -> str:
@@ -166,33 +165,33 @@ class Container(Protocol):
 
     @property
     def sending(self) -> bool:
-        """Whether there are bytes that the container has not taken yet, and `receive` delivers."""
+        """Whether the container has not taken all bytes yet; `receive` delivers them."""
 
     @property
     def received(self) -> bool:
-        """Whether `receive` has something at once, whatever can be polled."""
+        """Whether `receive` returns at once, even if the descriptor is not readable."""
 
     def fileno(self) -> int:
-        """A descriptor that can be polled: it becomes readable when `receive` has something."""
+        """A descriptor to poll: it becomes readable when `receive` has something."""
 
     def receive(self, deadline: float) -> Chunk | None:
         """The next bytes of stdout or stderr, or None once both have ended.
 
-        `deadline` is on the clock of `time.monotonic`. Raises TimeoutError if it has passed and
-        nothing is there.
+        `deadline` is on the clock of `time.monotonic`. Raises TimeoutError if nothing comes until
+        then.
         """
 
     def kill(self) -> None:
-        """Kill every process in it; returns when it is dead. One that has ended is left as it is.
+        """Kill every process in it, if it runs; returns when it is dead.
 
-        An engine may wait for its output to be taken: call `receive` meanwhile, or `close` first.
+        An engine may wait until the output is read: call `receive` meanwhile, or `close` first.
         """
 
     def wait(self, timeout: float) -> Exit:
-        """How it ended; waits up to `timeout` seconds. Raises TimeoutError while it still runs."""
+        """Wait up to `timeout` seconds for its end. Raises TimeoutError if it still runs."""
 
     def close(self) -> None:
-        """Let go of its streams: what it writes from now on is lost. May be called twice."""
+        """Close its streams: further output is lost. May be called twice."""
 
     def remove(self) -> None:
         """Close its streams, kill it if it runs, and remove it. May be called twice."""
@@ -203,10 +202,10 @@ class Engine(Protocol):
 
     @property
     def local(self) -> bool:
-        """Whether it is this machine's, where a path means the same to both of us."""
+        """Whether it is on this machine, so that a path means the same for both."""
 
     def info(self) -> EngineInfo:
-        """What the engine is and can do. Raises EngineUnavailableError."""
+        """Facts about the engine. Raises EngineUnavailableError."""
 
     def create(self, spec: ContainerSpec) -> Container:
         """A container for `spec`, attached to its stdio and not started yet.
@@ -220,10 +219,10 @@ class Engine(Protocol):
         """All containers, running or not, that carry these labels ("" stands for any value)."""
 
     def describe(self, container_id: str) -> str:
-        """All that the engine has on record of a container, as text."""
+        """Everything that the engine has on record of a container, as text."""
 
     def remove(self, container_id: str) -> None:
-        """Kill and remove a container by id; one that is gone already is no error."""
+        """Kill and remove a container by id. It is no error if it is gone."""
 
     def image(self, reference: str) -> Image | None:
         """The image of that name, or None."""
@@ -244,7 +243,7 @@ class Engine(Protocol):
         """Make an image of one layer out of a tar archive of a root file system."""
 
     def remove_image(self, name: str) -> bool:
-        """Remove an image by name or id. Returns whether it is gone: one in use stays."""
+        """Remove an image by name or id, unless it is in use. Returns whether it is gone."""
 
     def volume(self, name: str) -> Volume | None:
         """The volume of that name, or None."""
@@ -253,7 +252,7 @@ class Engine(Protocol):
         """All volumes that carry these labels ("" stands for any value)."""
 
     def create_volume(self, name: str, *, labels: Mapping[str, str]) -> Volume:
-        """A new volume, with nothing in it."""
+        """Make an empty volume."""
 
     def fill_volume(
         self, name: str, archive: Path, *, image: str, labels: Mapping[str, str]
@@ -261,7 +260,7 @@ class Engine(Protocol):
         """Lay out a tar archive in a volume, through a container of `image` that never starts."""
 
     def remove_volume(self, name: str) -> bool:
-        """Remove a volume. Returns whether it is gone: one in use stays."""
+        """Remove a volume, unless it is in use. Returns whether it is gone."""
 
     def close(self) -> None:
         """Close the connections to the engine."""

@@ -1,7 +1,7 @@
-"""How files get into containers: everything that a container mounts goes through here.
+"""Delivers the files that containers mount.
 
-Where the engine sees this machine's disk, they are mounted as they lie there. Where it does not,
-they travel through its API into volumes that it keeps: `sandbox.engine.volume_delivery`.
+An engine that sees this machine's disk mounts them from there. Any other engine gets them through
+its API, into volumes: `sandbox.engine.volume_delivery`.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 
 class Delivery(Protocol):
-    """Turns the mounts of a spec into such as the engine can make."""
+    """Turns the mounts of a spec into mounts that the engine can make."""
 
     @property
     def carries_sockets(self) -> bool:
-        """Whether a container can be given a socket of this machine."""
+        """Whether a container can have a socket of this machine."""
 
     def deliver(self, spec: ContainerSpec) -> ContainerSpec:
-        """`spec`, with all that it mounts where the engine has it.
+        """`spec` with mounts of files that the engine has.
 
         Raises:
-            EngineUnavailableError: the engine does not take it.
-            PolicyRefusedError: it mounts a socket, which cannot get there.
+            EngineUnavailableError: the engine does not take the files.
+            PolicyRefusedError: it mounts a socket, which cannot be delivered.
         """
 
     def lend(self, spec: ContainerSpec) -> AbstractContextManager[ContainerSpec]:
-        """The same for a while: what is no bundle is gone from the engine afterwards."""
+        """The same for a while: afterwards, the engine keeps only bundles."""
 
     def prune(self) -> list[str]:
-        """Remove what the engine has of bundles that are gone. Returns the volumes' names."""
+        """Remove the volumes of bundles that are gone. Returns their names."""
 
 
 def delivery_of(
@@ -49,7 +49,7 @@ def delivery_of(
     store: Path,
     owner: Owner,
 ) -> Delivery:
-    """The delivery that the settings ask for; `auto` follows where the engine is."""
+    """The delivery of the settings. `auto` depends on where the engine is."""
     if settings.delivery == "mount" or (settings.delivery == "auto" and engine.local):
         return HostMounts()
     from sandbox.engine.volume_delivery import Volumes  # noqa: PLC0415 - brings tarfile; most need none of it
@@ -58,7 +58,7 @@ def delivery_of(
 
 
 class HostMounts:
-    """The engine sees this machine's disk: there is nothing to do."""
+    """For an engine that sees this machine's disk: nothing to do."""
 
     carries_sockets = True
 

@@ -1,4 +1,4 @@
-"""One event loop in a thread of its own. `asyncio` is imported there, off everybody's way."""
+"""An event loop in a thread of its own. Only this thread imports `asyncio`, which is slow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
-        # A daemon: a process that ends without `close` does not wait for it.
+        # A daemon thread: a process that ends without `close` does not wait for it.
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
         self._thread.start()
 
@@ -33,7 +33,7 @@ class LoopThread:
             loop.close()
 
     def submit(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-        """Run `make()` in the loop; the future has its result. Waits for nothing."""
+        """Run `make()` in the loop. Returns at once, with a future of the result."""
         done: Future[T] = Future()
 
         def start(ready: Future[asyncio.AbstractEventLoop]) -> None:

@@ -1,13 +1,15 @@
-"""Bundles and other files in volumes that the engine keeps: they get there through its API, once.
+"""Delivers files to an engine on another machine: through its API, once, into volumes.
 
-- A bundle has a volume of its own. Files that stand alone, such as `/etc/hosts`, share one.
-- A volume is filled under a name that nobody knows, and noted in the store when it is whole. So
-  one that is only half filled is never taken for it; nor is one that the engine made anew, empty,
-  because somebody had removed it. Each engine has notes of its own.
-- A bundle's volume goes when the bundle is gone; that of files when no process uses them. What
-  only one build needs goes with the build. And an engine removes no volume in use.
+- A bundle has a volume of its own. Single files of a container, such as `/etc/hosts`, share one.
+- A volume is filled under a random name, and noted in the store when it is complete. So a volume
+that
+  is half filled is never used, nor one that the engine made anew, empty, after somebody had removed
+  it. Each engine has its own notes.
+- A bundle's volume is removed after the bundle, a volume of files when no process uses them, and
+the
+  files of one build with the build. An engine removes no volume in use.
 
-A socket works on one machine only: with an engine elsewhere, nothing leads out of a container.
+A socket works on one machine only. So with such an engine, nothing leads out of a container.
 """
 
 from __future__ import annotations
@@ -37,17 +39,17 @@ if TYPE_CHECKING:
     from sandbox.store.bundles import BundleStore
     from sandbox.store.owners import Owner
 
-    # Makes a volume of a content: of one directory, or of files. With the id of some image.
+    # Makes a volume of one directory, or of files. The last argument is the id of any image.
     Fill = Callable[[str, Sequence[Path], str], Volume]
 
-# What is in a volume: a bundle's digest, or that of the files that share it.
+# A label: the digest of the bundle, or of the files, in a volume.
 LABEL_CONTENT: Final = "alyx.sandbox.content"
-# Of what is no bundle: more than a build is ever handed.
+# Bytes of files besides bundles: more than any build gets.
 _CAPS: Final = Caps(4096 * MIB, 200_000)
 
 
 class Volumes:
-    """Files in volumes of the engine. Safe to use from many threads and processes at once."""
+    """The volumes of one engine. Safe to use from many threads and processes at once."""
 
     def __init__(self, engine: Engine, *, bundles: BundleStore, store: Path, owner: Owner) -> None:
         self._engine = engine
@@ -56,12 +58,12 @@ class Volumes:
         self._owner = owner
         self._leases = Leases(store)
         self._lock = threading.Lock()
-        # Contents besides bundles that this process uses, until it ends.
+        # Files besides bundles that this process uses until it ends.
         self._held: set[str] = set()
 
     @property
     def carries_sockets(self) -> bool:
-        """Whether they exist where the engine is, under the same path."""
+        """Whether the engine has the same paths as this machine, and so its sockets."""
         return self._engine.local
 
     def deliver(self, spec: ContainerSpec) -> ContainerSpec:
@@ -81,11 +83,11 @@ class Volumes:
             yield self._delivered(spec, fill)
         finally:
             for volume in lent:
-                with contextlib.suppress(SandboxError):  # `prune` will find it
+                with contextlib.suppress(SandboxError):  # `prune` will remove it
                     self._engine.remove_volume(volume.name)
 
     def prune(self) -> list[str]:
-        """Remove the volumes of bundles that are gone, and what dead processes left half done."""
+        """Remove the volumes of bundles that are gone, and unfinished ones of dead processes."""
         found = self._engine.volumes({LABEL_STORE: self._owner.store_id})
         removed = []
         with self._leases.removing():
@@ -96,13 +98,13 @@ class Volumes:
                     if self._bundles.holds(content) or content in in_use:
                         continue
                 elif is_alive(self._store, volume.labels.get(LABEL_OWNER, "")):
-                    continue  # it is being filled, or lent to a build
+                    continue  # it is being filled, or a build uses it
                 if self._engine.remove_volume(volume.name):
                     removed.append(volume.name)
         return removed
 
     def _delivered(self, spec: ContainerSpec, fill: Fill) -> ContainerSpec:
-        """`spec` with volumes; those of bundles are kept, `fill` makes the others."""
+        """`spec` with volumes. Those of bundles are kept; `fill` makes the others."""
         mounts: list[Mount | VolumeMount] = []
         files: list[Mount] = []
         for mount in spec.mounts:
@@ -141,7 +143,7 @@ class Volumes:
         volume = self._existing(content)
         if volume is not None:
             return volume
-        # Of several that want it, in this process or in others, one fills it.
+        # When several threads or processes want it, one fills it.
         with locked(self._store / "locks" / f"volume-{content[:2]}"):
             volume = self._existing(content)
             if volume is None:
@@ -150,7 +152,7 @@ class Volumes:
             return volume
 
     def _hold(self, content: str) -> None:
-        """Hold `content` for as long as this process lives; bundles are held by who has them."""
+        """Hold `content` while this process lives. Bundles need no hold: see `Bundle`."""
         if self._bundles.holds(content):
             return
         with self._lock:
@@ -161,10 +163,10 @@ class Volumes:
             self._held.add(content)
 
     def _existing(self, content: str) -> Volume | None:
-        """The volume that was noted, if the engine still has it as it was made."""
+        """The noted volume, if the engine still has the same one."""
         name = self._note(content)
         volume = self._engine.volume(name) if name else None
-        # The engine makes one that is missing anew when a container mounts it: without labels.
+        # When a container mounts a missing volume, the engine makes a new one, without labels.
         return volume if volume and volume.labels.get(LABEL_CONTENT) == content else None
 
     def _fill(self, content: str, sources: Sequence[Path], image: str) -> Volume:
@@ -217,9 +219,9 @@ def _digest_of(files: Sequence[Mount]) -> str:
 
 
 def _write_archive(path: Path, sources: Sequence[Path]) -> None:
-    """A tar archive of what is in one directory, or of files, which are named by their numbers.
+    """Write a tar archive of one directory, or of files, which get numbers as names.
 
-    It has the modes of a bundle, one fixed time and root as the owner of all.
+    All entries have the modes of a bundle, one fixed time, and root as their owner.
     """
     with tarfile.open(
         path, "w", format=tarfile.GNU_FORMAT, errors="surrogateescape", encoding="utf-8"

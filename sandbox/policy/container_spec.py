@@ -1,7 +1,7 @@
-"""The container that a function or a build gets. Pure.
+"""Specifies the containers of functions and builds. Pure.
 
-This page is the entire hardening posture; `sandbox.policy.seccomp` holds the system call filter,
-and the engine only translates what stands here.
+This module is the entire hardening, together with the system call filter in
+`sandbox.policy.seccomp`. An engine only translates it.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from sandbox.functions.function import Function
     from sandbox.policy.limits import Policy
 
-# A user and group of its own for every container, so that limits the kernel counts per user
-# are never shared. No account has these ids: the range lies above the 31-bit half that systemd
-# gives to containers (systemd's UIDS-GIDS page: 1879048192…2147483647 is unused).
+# Every container has a user and group of its own, because the kernel counts some limits per user.
+# No account has these ids: the range is above the ids that systemd gives to containers (systemd's
+# UIDS-GIDS page: 1879048192…2147483647 is unused).
 FIRST_UID: Final = 0x7000_0000
 UID_COUNT: Final = 0x0FFF_FFFF
 
-# gVisor's own threads count too. With 64 of them it sometimes crashes, with 40 at its start, and
-# with 32 it hangs there, so that the engine can't even remove the container.
+# gVisor's own threads count too. With a limit of 64 it sometimes crashes, with 40 it crashes at its
+# start, and with 32 it hangs there, so that the engine can't even remove the container.
 SMALLEST_PIDS_UNDER_GVISOR: Final = 128
 
-# Docker's own lists, and on top: interrupt counts and thermal and power readings (side channels),
-# and what tells one host from another.
+# Docker's lists, and more: interrupt counts, thermal and power readings (side channels), and files
+# that identify the host.
 MASKED_PATHS: Final = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
     "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
     "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
     "/sys/devices/system/cpu/vulnerabilities",
 )  # fmt: skip
-# Docker's list, and on top what crun leaves writable under cgroup version 1: init reads there how
+# Docker's list, and files that crun leaves writable under cgroup version 1: init reads there how
 # much a function used, and whether its memory ran out.
 READ_ONLY_PATHS: Final = (
     "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/sys/fs/cgroup",
@@ -51,16 +51,16 @@ READ_ONLY_PATHS: Final = (
 
 
 def new_uid() -> int:
-    """A user id for one container, at random: 2^28 ids make two at once all but impossible."""
+    """A random user id for one container; two equal ones at once are all but impossible."""
     return FIRST_UID + secrets.randbelow(UID_COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What one container has that no other container of the same code need have.
+    """The particulars of one container, beside the code that it runs.
 
-    `env` says where a build put the dependencies. `network` is what its gateway adds (see
-    `sandbox.gateway.gateway`). `nonce` marks what its init says (see `sandbox.protocol.report`).
+    `env` says where a build put the dependencies. `network` is the gateway's part (see
+    `sandbox.gateway.gateway`). `nonce` marks the reports of init (see `sandbox.protocol.report`).
     """
 
     image: str
@@ -77,7 +77,7 @@ def function_spec(
 ) -> ContainerSpec:
     """The container that serves `function`, whose files are in `bundle` on the engine's host.
 
-    Init tells when a stdio function waits for its request; a handler's bootstrap tells itself.
+    Init reports when a stdio function waits for its request. A handler's bootstrap does so itself.
     """
     runtime = RUNTIMES[function.runtime]
     mode = "--handler" if function.interface == "handler" else "--announce"
@@ -114,10 +114,10 @@ def build_spec(
     mounts: tuple[Mount, ...],
     scratch: tuple[str, ...] = (),
 ) -> ContainerSpec:
-    """The container that compiles or builds what is at /src, or installs what it asks for.
+    """The container that builds the code at /src, or installs its dependencies.
 
-    As hard as a function's, but for three things: limits of its own, a `/tmp` from which what
-    was built there can run, and a network if the operator says so.
+    It is as hard as a function's container, except for its limits, an executable `/tmp`, and a
+    network if the operator allows one.
     """
     build = settings.build
     return ContainerSpec(

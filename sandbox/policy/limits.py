@@ -1,4 +1,4 @@
-"""The limits of a function: what its manifest asks for, under the operator's ceilings. Pure."""
+"""Decides the limits of a function: the manifest's wishes, up to the operator's ceilings. Pure."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from sandbox.engine.base import RuntimeClass
     from sandbox.functions.function import Function
 
-# Below this no runtime boots, and the engine refuses; it is what a mistyped "1mb" gets.
+# With less, no runtime boots and the engine refuses. A mistyped "1mb" gets this much.
 SMALLEST_MEMORY: Final = 16 * MIB
-# `/dev/shm` is as large as `/tmp`, up to this: what an engine gives by default.
+# `/dev/shm` is as large as `/tmp`, up to the default of engines.
 LARGEST_SHM: Final = 64 * MIB
 
 
 @dataclass(frozen=True)
 class Note:
-    """Where the operator's settings changed what a manifest asked for."""
+    """A wish of a manifest that the operator's settings changed."""
 
     field: str
     where: str
@@ -62,10 +62,10 @@ class Policy:
 
 
 def effective_policy(function: Function, settings: Settings) -> Policy:
-    """The function's limits: what it asks for, up to the operator's ceilings.
+    """The limits of a function: its wishes, up to the operator's ceilings.
 
     Raises:
-        PolicyRefusedError: it asks for what cannot be clamped, only refused.
+        PolicyRefusedError: a wish that cannot be clamped is not allowed.
     """
     manifest = function.manifest
     if function.runtime not in settings.runtimes:
@@ -103,7 +103,7 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
         memory=memory,
         cpu=limit("cpu", str),
         pids=limit("pids", str),
-        # More of /tmp than memory could never be used: it counts against memory.
+        # /tmp counts against memory, so more than the memory could never be used.
         tmp=min(limit("tmp", format_size), memory),
         open_files=settings.limits.open_files,
         file_size=settings.limits.file_size,
@@ -116,9 +116,9 @@ def effective_policy(function: Function, settings: Settings) -> Policy:
 
 
 def _runtime_class(function: Function, least: str) -> tuple[str, list[Note]]:
-    """The function's runtime class: what it asks for, where that is no weaker than `least`.
+    """The function's runtime class: its wish, unless that is weaker than `least`.
 
-    gVisor is a boundary of another kind than runc and crun, which do not differ in strength.
+    gVisor is a stronger kind of boundary than runc and crun, which are equally strong.
     """
     asked = function.manifest.runtime_class
     if asked is None or asked == least:
@@ -131,11 +131,12 @@ def _runtime_class(function: Function, least: str) -> tuple[str, list[Note]]:
 
 
 def choose_runtime_class(wanted: str, available: tuple[RuntimeClass, ...]) -> RuntimeClass:
-    """The OCI runtime to use: `auto` is crun where the engine has it, else runc.
+    """The OCI runtime to use. `auto` is crun if the engine has it, else runc.
 
     Raises:
-        PolicyRefusedError: the engine lacks the one that the operator or the manifest demands.
-            Never replaced by another: a weaker boundary than that would go unnoticed.
+        PolicyRefusedError: the engine lacks the demanded one. Another one never replaces it,
+        because
+            nobody would notice a weaker boundary.
     """
     if wanted == "auto":
         return "crun" if "crun" in available else "runc"

@@ -1,4 +1,4 @@
-"""What a function may reach: all that it asks for, or a refusal. Pure."""
+"""Decides the destinations of a function: all that it asks for, or a refusal. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from sandbox.config.settings import Settings
     from sandbox.functions.function import Function
 
-# Each is a socket that the gateway holds open for as long as the container lives.
+# The gateway holds a socket open for each, as long as the container lives.
 MOST_DESTINATIONS: Final = 64
 
 
 def network_policy(function: Function, settings: Settings) -> NetworkPolicy:
-    """What the function may reach: all that it asks for, or a refusal. Nothing is left out.
+    """The destinations of the function: all that it asks for.
 
     Raises:
         PolicyRefusedError: the operator does not allow one of its destinations.
@@ -55,7 +55,7 @@ class _Refused:
 def _refused(
     destination: Destination, *, allow: Sequence[Destination], private: Sequence[Destination]
 ) -> _Refused | None:
-    """Why the settings do not let anyone reach it, as far as that shows without a lookup."""
+    """Why the settings do not allow it, as far as known without a lookup."""
     hint = "the operator can add it to {} in the settings"
     if not covered(destination, allow):
         return _Refused("is not allowed here", hint.format("network.allow"))
@@ -68,10 +68,10 @@ def _refused(
 
 
 def refuse_network(function: Function, network: NetworkPolicy) -> None:
-    """Refuse a function that may reach something, where the engine is on another machine.
+    """Refuse a function with destinations if the engine is on another machine.
 
     Raises:
-        PolicyRefusedError: what it may reach are sockets, which exist on one machine only.
+        PolicyRefusedError: it has destinations, and their sockets exist only on this machine.
     """
     if network.destinations:
         asked = f"{function.where('network')}: network: the function asks for destinations"

@@ -1,12 +1,11 @@
 """The seccomp profile of every container: Docker's default, with more denied.
 
-The list of what Docker allows is data (`seccomp_default.json`, derived from a running engine by
-`scripts/derive-seccomp`), not kept by hand: hand-kept allow-lists rot, and new runtimes break on
-them. Only what we take away, and the few rules with arguments, stand here.
+Docker's list of allowed calls is data (`seccomp_default.json`, derived from a running engine by
+`scripts/derive-seccomp`): allow-lists kept by hand get old, and new runtimes break on them. This
+module has only the calls that we deny, and the few rules with arguments.
 
-A call that Docker's profile does not know answers ENOSYS, so that a C library falls back to an
-older one (Docker 20.10 with crun drops that, and answers EPERM); a call that is denied on purpose
-answers EPERM.
+A call that Docker's profile does not know gives ENOSYS, so that a C library falls back to an older
+call (Docker 20.10 with crun gives EPERM instead). A call that is denied on purpose gives EPERM.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from typing import Any, Final
 
 _EPERM, _ENOSYS = 1, 38
 
-# Beyond Docker's default. Each has been a way out of a container, or helps to find one, and no
-# language runtime needs it.
+# Denied beyond Docker's default. Each has been a way out of a container, or helps to find one, and
+# no language runtime needs it.
 DENIED: Final = {
     "io_uring_enter": "a large, young kernel surface that bypasses filters on the calls it makes",
     "io_uring_register": "see io_uring_enter",
@@ -79,11 +78,11 @@ DENIED: Final = {
     "vhangup": "terminals belong to the host",
     "sethostname": "names belong to the platform",
     "setdomainname": "see sethostname",
-    # The 32-bit multiplexer would reach socket() past the rules below.
+    # The 32-bit multiplexer would get around the rules for socket() below.
     "socketcall": "bypasses the rules on socket()",
 }
 
-# Harmless calls that are younger than the engine whose default was read.
+# Harmless calls that are newer than the engine of the default.
 _NEWER: Final = (
     "cachestat", "fchmodat2", "futex_requeue", "futex_wait", "futex_wake", "getxattrat",
     "listxattrat", "map_shadow_stack", "mseal", "process_mrelease", "removexattrat", "setxattrat",

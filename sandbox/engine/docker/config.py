@@ -113,10 +113,10 @@ def _mount(mount: Mount | VolumeMount) -> dict[str, Any]:
             "Source": mount.volume,
             "Target": mount.target,
             "ReadOnly": True,
-            # What the image has at that place stays out of it.
+            # Without the image's own files at that place.
             "VolumeOptions": {"NoCopy": True},
         }
-    # Docker takes no private mount of what is its own; a file has nothing to propagate.
+    # Docker refuses a private mount of its own files. A file has nothing to propagate.
     own = isinstance(mount, VolumeMount)
     return {
         "Type": "bind",

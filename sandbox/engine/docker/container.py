@@ -1,4 +1,4 @@
-"""One container of a Docker engine, and the stream that is attached to it."""
+"""A container of the Docker engine, and its attached stream."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class DockerContainer:
     def __init__(self, client: APIClient, container_id: str, attached: Any) -> None:
         self.id = container_id
         self._client = client
-        # What the SDK hands out for a local socket is a file object around it, tied to the
-        # response; for an engine elsewhere it is a plain socket, see `attached`.
+        # For a local engine, the SDK returns a file object around the socket, which belongs to the
+        # response. For any other engine it is a plain socket: see `tls_attach`.
         self._attached = attached
         self._socket: socket.socket = getattr(attached, "_sock", attached)
         self._socket.setblocking(False)
@@ -99,7 +99,7 @@ class DockerContainer:
         except BlockingIOError:
             return
         except OSError:
-            # The function ended, or closed its stdin, before it had read all: no fault of ours.
+            # The function ended, or closed its stdin, before it had read everything.
             self._outgoing = memoryview(b"")
             self._end_pending = False
 
@@ -137,11 +137,11 @@ class DockerContainer:
         )
 
     def _heard_of_oom(self, state: Mapping[str, Any]) -> bool:
-        """Whether the engine was told after the end: too late for the container's state.
+        """Whether the engine learned of the kill after the end, too late for the container's state.
 
-        That happens under gVisor, where memory ends the whole container at once.
+        That happens under gVisor, where a lack of memory ends the whole container at once.
         """
-        # By the engine's clock; the second more is for what is still on its way.
+        # By the engine's clock; one more second for events that are on their way.
         began, ended = (
             int(datetime.fromisoformat(state[name]).timestamp())
             for name in ("StartedAt", "FinishedAt")
@@ -155,7 +155,7 @@ class DockerContainer:
             return bool(list(events))
 
     def remove(self) -> None:
-        # First: the engine waits with the end of a container until its output has been taken.
+        # First: the engine ends a container only after its output has been read.
         self.close()
         if not self._removed:
             retried("remove a container", lambda: remove_container(self._client, self.id))
@@ -173,7 +173,7 @@ class DockerContainer:
 
 
 def remove_container(client: APIClient, container_id: str) -> None:
-    """Kill and remove a container; one that is gone already is no error."""
-    # 409: somebody else is removing it this moment.
+    """Kill and remove a container. It is no error if it is gone."""
+    # 409: another process is removing it at this moment.
     with ignoring(404, 409):
         client.remove_container(container_id, force=True, v=True)

@@ -1,8 +1,8 @@
-"""Where the engine listens, and how it is reached there; pure.
+"""The address of the engine, and its TLS. Pure.
 
-As Docker's own tools have it: the settings, else `DOCKER_HOST` with `DOCKER_TLS_VERIFY` and
-`DOCKER_CERT_PATH`, else the local socket. TCP without TLS gives root on the engine's host to
-whoever can reach it, so the operator has to ask for it in so many words.
+The settings name it, else `DOCKER_HOST` with `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`, as for
+Docker's own tools, else it is the local socket. TCP without TLS gives root on the engine's host to
+everybody who can reach it, so the operator has to ask for it explicitly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEY_FILE: Final = "key.pem"
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """The files (PEM) of a TLS connection. Without `verify`, any server will do."""
+    """The files (PEM) of a TLS connection. Without `verify`, any server is accepted."""
 
     ca: Path | None = None
     cert: Path | None = None
@@ -49,7 +49,7 @@ class Endpoint:
 
     @property
     def local(self) -> bool:
-        """Whether it is this machine's: others are reached over TCP."""
+        """Whether it is on this machine; other engines are reached over TCP."""
         return not self.host
 
     @property
@@ -63,7 +63,7 @@ def find_endpoint(settings: EngineSettings, environment: Mapping[str, str]) -> E
     """The engine to use.
 
     Raises:
-        InvalidSettingsError: the address cannot be used, or would have to be used without TLS.
+        InvalidSettingsError: the address is invalid, or has no TLS.
     """
     url = settings.host or environment.get("DOCKER_HOST") or LOCAL_SOCKET
     try:
@@ -89,7 +89,7 @@ def find_endpoint(settings: EngineSettings, environment: Mapping[str, str]) -> E
 
 
 def _tls(settings: EngineSettings, environment: Mapping[str, str]) -> Tls | None:
-    """The TLS that is asked for, by the settings or else by Docker's variables."""
+    """The TLS of the settings, else of Docker's variables."""
     asked = settings.tls
     if asked is not None:
         return Tls(ca=asked.ca, cert=asked.cert, key=asked.key, verify=asked.verify)

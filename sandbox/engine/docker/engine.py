@@ -1,4 +1,4 @@
-"""The Docker engine, over its API. Only it and the `docker_…` modules beside it import `docker`."""
+"""`DockerEngine`: the Docker engine, over its API."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ Observe = Callable[[str, float, bool], None]
 
 
 class DockerEngine:
-    """A Docker engine, reached as the settings or Docker's variables say. Connects lazily.
+    """A Docker engine at the address of the settings or of Docker's variables. Connects lazily.
 
-    `observe` is told of each call: its method and path, its seconds, and whether it failed.
+    `observe` gets the method and path of each call, its seconds, and whether it failed.
 
     Raises:
         InvalidSettingsError: its address cannot be used.
@@ -225,10 +225,10 @@ class DockerEngine:
 
 
 class _Client(APIClient):  # type: ignore[misc] # the SDK has no types
-    """The SDK's client, which does not look at the environment for proxies and passwords.
+    """The SDK's client, without looking for proxies and passwords in the environment.
 
-    An engine is reached directly, with the certificates that the settings name. And to look before
-    each call is a seventh of what a container's life costs this process.
+    An engine is reached directly, with the certificates of the settings. And looking before each
+    call would be a seventh of what a container costs this process.
     """
 
     observe: Observe | None = None
@@ -265,7 +265,7 @@ def _tls_config(tls: Tls | None) -> TLSConfig | bool:
 
 
 def _components(info: Mapping[str, Any]) -> dict[str, str]:
-    """Versions of what a container meets. Of a part that was built from a commit, it is that."""
+    """Versions of the parts that run a container; the commit of a part that was built from one."""
     told = {
         "engine": info.get("ServerVersion"),
         "containerd": (info.get("ContainerdCommit") or {}).get("ID"),

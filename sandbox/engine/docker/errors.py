@@ -1,4 +1,4 @@
-"""What the SDK raises, translated once, into our errors; and retries of idempotent calls."""
+"""Translates the SDK's errors into ours, once; and retries idempotent calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def ignoring(*statuses: int) -> Iterator[None]:
-    """Pass over answers with these HTTP statuses."""
+    """Ignore answers with these HTTP statuses."""
     try:
         yield
     except docker.errors.APIError as error:
@@ -28,7 +28,7 @@ def ignoring(*statuses: int) -> Iterator[None]:
 
 
 def gone_after(remove: Callable[[], object]) -> bool:
-    """Whether what `remove` removes is gone: it was, is now, or stays because it is in use."""
+    """Call `remove`; returns False if the engine keeps the thing because it is in use."""
     try:
         remove()
     except docker.errors.NotFound:
@@ -42,10 +42,10 @@ def gone_after(remove: Callable[[], object]) -> bool:
 
 @contextlib.contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Turn what the SDK raises into our errors, by type and status, never by matching text.
+    """Turn the SDK's errors into ours, by type and status, never by matching text.
 
-    An answer below 500 is left to the caller, who knows what it means; so is a read that ran out
-    of time, where waiting was the purpose.
+    The caller handles answers below 500 itself, and also a read that timed out, if it waited on
+    purpose.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def translated(action: str) -> Iterator[None]:
 
 
 def retried(action: str, call: Callable[[], T]) -> T:
-    """`call`, which must be idempotent, tried again while the engine does not answer."""
+    """Call `call`, which must be idempotent, again while the engine does not answer."""
     try:
         return _once(action, call)
     except EngineUnavailableError:

@@ -1,8 +1,8 @@
-"""Docker's attach stream, decoded: no sockets here, bytes in, chunks out.
+"""Decodes Docker's attach stream: bytes in, chunks out, no sockets.
 
 Each frame is a header of eight bytes (stream type, three zeros, big-endian length) and its
-payload. Rules: a payload is passed on as it arrives and never gathered, so at most a header is
-buffered; a frame of length zero is nothing; what is no header ends the stream with an error.
+payload. Rules: a payload is passed on as it arrives, so at most a header is buffered; a frame of
+length zero is ignored; an invalid header ends the stream with an error.
 https://docs.docker.com/engine/api/v1.41/#operation/ContainerAttach
 """
 
@@ -27,7 +27,7 @@ class ProtocolError(Exception):
 
 
 class FrameDecoder:
-    """Turns the bytes of an attach stream, cut anywhere, into chunks."""
+    """Turns the bytes of an attach stream, in pieces of any size, into chunks."""
 
     def __init__(self) -> None:
         self._header = bytearray()
@@ -35,7 +35,7 @@ class FrameDecoder:
         self._remaining = 0
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """The chunks in `data`, and in what was left of earlier data.
+        """The chunks in `data`, after the rest of earlier data.
 
         Raises:
             ProtocolError: the bytes are no frames.

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from docker.api import APIClient
 
-# A step may be silent for long; this is between two lines of output.
+# The time between two lines of output: a step may be silent for long.
 _BUILD_TIMEOUT: Final = 900
-# How the engine lists an image that has no tag.
+# The tag of an image without a tag, in the engine's lists.
 _UNTAGGED: Final = "<none>:<none>"
-# The classic builder colours what a step writes to stderr.
+# The classic builder colours the stderr of a step.
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
-# Of a build's output, the end is what tells why it failed.
+# The end of a build's output tells why it failed.
 _LOG_LINES: Final = 40
 
 
 class DockerImages:
-    """The image half of `DockerEngine`, over its client. Lets the SDK's errors through."""
+    """The image part of `DockerEngine`. Raises the SDK's errors."""
 
     def __init__(self, client: APIClient) -> None:
         self._client = client

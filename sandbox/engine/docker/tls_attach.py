@@ -1,12 +1,12 @@
-"""The stream to a container's stdio on an engine that is reached over TCP.
+"""Attaches to a container's stdio on an engine that is reached over TCP.
 
-The pool polls a descriptor, and ends a function's stdin by half-closing it. A TLS connection has
-neither a descriptor that tells what is there nor a half-close that plain sockets have. So whoever
-uses the stream gets one end of a pair of plain sockets; between the other end and the engine
-stands a `_Tunnel`, which encrypts. Half-closing the pair becomes TLS's own close_notify, behind
-which the engine may still write. All tunnels are carried by one thread.
+The pool polls a descriptor, and ends a function's stdin by half-closing it. A TLS connection has no
+descriptor that tells of decrypted data, and no half-close as plain sockets have. So the caller gets
+one end of a pair of plain sockets. A `_Tunnel` encrypts between the other end and the engine, and
+turns a half-close into TLS's close_notify, after which the engine may still write. One thread
+carries all tunnels.
 
-Over a Unix socket nothing of this is needed or imported.
+A Unix socket needs nothing of this, and does not import it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UPGRADE: Final = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "t
 class Attacher:
     """Opens streams to containers of the engine at `endpoint`. Safe to use from many threads.
 
-    `timeout` (seconds) bounds the making of one.
+    Opening a stream takes at most `timeout` seconds.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
@@ -60,7 +60,7 @@ class Attacher:
             connection.request(
                 "POST", f"/v{api_version}/containers/{container_id}/attach?{_ATTACH}", b"", _UPGRADE
             )
-            # Nothing follows the head of the answer: the container has not been started yet.
+            # No data follows the head of the answer: the container has not started yet.
             response = connection.getresponse()
             if response.status != http.client.SWITCHING_PROTOCOLS:
                 raise EngineUnavailableError(
@@ -87,7 +87,8 @@ class Attacher:
         address = (self._endpoint.host, self._endpoint.port)
         outer = socket.create_connection(address, timeout=self._timeout)
         try:
-            # Requests are small and awaited; containers wait for theirs for long.
+            # Requests are small, and a caller waits for each; a container may wait long for its
+            # own.
             outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             outer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
@@ -118,7 +119,7 @@ class Attacher:
 
 
 class _Stream(socket.socket):
-    """A plain socket that tells when it is closed: its peer may have nothing to say or to hear."""
+    """A plain socket that tells its tunnel when it is closed; an idle one would not notice."""
 
     def __init__(self, *, fileno: int) -> None:
         super().__init__(fileno=fileno)
@@ -130,7 +131,7 @@ class _Stream(socket.socket):
 
 
 class _Tunnel:
-    """TLS over `outer`, by hand: the standard library's sockets cannot half-close it."""
+    """TLS over `outer`, by hand, because the standard library's sockets cannot half-close it."""
 
     def __init__(self, outer: socket.socket, context: ssl.SSLContext, host: str) -> None:
         self._outer = outer
@@ -140,7 +141,7 @@ class _Tunnel:
         self._carried: asyncio.Task[None] | None = None
 
     def shake_hands(self) -> None:
-        """Agree on keys; blocks for as long as the socket's timeout. Raises OSError."""
+        """Do the TLS handshake; blocks up to the socket's timeout. Raises OSError."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -177,7 +178,7 @@ class _Tunnel:
             self._outer.close()
 
     async def hang_up(self) -> None:
-        """Nobody listens any more."""
+        """End the tunnel: its reader has gone."""
         if self._carried is not None:
             self._carried.cancel()
 
@@ -192,7 +193,7 @@ class _Tunnel:
         await loop.sock_sendall(self._outer, self._to_send.read())
 
     async def _inwards(self, loop: asyncio.AbstractEventLoop, inner: socket.socket) -> None:
-        # Never waits for the other direction: the engine reads only while it can write.
+        # Does not wait for the other direction: the engine reads only while it can write.
         while data := await loop.sock_recv(self._outer, _READ_SIZE):
             self._received.write(data)
             plain, more = self._decrypt()
@@ -201,14 +202,14 @@ class _Tunnel:
                 return
 
     def _decrypt(self) -> tuple[bytes, bool]:
-        """All that can be decrypted by now, and whether more may come."""
+        """Everything that can be decrypted now, and whether more may come."""
         plain = bytearray()
         try:
             while block := self._tls.read(_READ_SIZE):
                 plain += block
         except ssl.SSLWantReadError:
             return bytes(plain), True
-        except ssl.SSLError:  # its end, or a record that nobody with the key has made
+        except ssl.SSLError:  # its end, or a forged record
             pass
         return bytes(plain), False
 
@@ -219,7 +220,7 @@ class _Tunnel:
 
 
 def client_context(tls: Tls) -> ssl.SSLContext:
-    """What the connection checks, and who it says we are.
+    """The TLS context: the certificates that it checks, and our own.
 
     Raises:
         EngineUnavailableError: a file is missing or is no certificate or key.

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from docker.api import APIClient
 
-# Where the volume is in the container that fills it.
+# The volume's place in the container that fills it.
 _TARGET: Final = "/function"
 
 
 class DockerVolumes:
-    """The volume part of `DockerEngine`, over its client. Lets the SDK's errors through."""
+    """The volume part of `DockerEngine`. Raises the SDK's errors."""
 
     def __init__(self, client: APIClient) -> None:
         self._client = client

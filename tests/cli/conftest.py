@@ -8,12 +8,15 @@ import pytest
 from click.testing import CliRunner
 from sandbox_cli.main import cli
 
+from sandbox.testing import FakeEngine, FakeFunction, default_build
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from click.testing import Result
 
+ECHO = FakeFunction()
 HELLO = "import json\nprint(json.dumps({'success': True, 'output': {}}))\n"
 
 
@@ -31,6 +34,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         directory.mkdir(parents=True)
         (directory / "index.py").write_text(HELLO)
     return tmp_path
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeEngine]:
+    """`play(hello=…)` puts a fake engine with these functions in the place of Docker."""
+
+    def put(*, build: Any = default_build, default: Any = ECHO, **functions: Any) -> FakeEngine:
+        engine = FakeEngine(functions, default=default, build=build)
+        for name in (
+            "sandbox.sandbox",
+            *(f"sandbox_cli.{each}" for each in ("images", "bundles", "doctor")),
+        ):
+            monkeypatch.setattr(f"{name}.DockerEngine", lambda *_: engine)
+        return engine
+
+    return put
 
 
 @pytest.fixture

@@ -84,59 +84,6 @@ def test_a_function_that_fails_ends_with_1(sandbox: Sandbox) -> None:
     }  # fmt: skip
 
 
-def test_input_comes_from_stdin(sandbox: Sandbox) -> None:
-    ended = sandbox("invoke", "hello-python", "-d", "-", "--json", stdin='{"name": "stdin"}')
-    assert json.loads(ended.stdout)["output"]["message"] == "Hello, stdin! (from Python)"
-
-
-def test_files_are_uploaded(sandbox: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("first\nsecond\n")
-    ended = sandbox("invoke", "file-info", "--file", f"document={tmp_path}/notes.txt")
-    assert ended.returncode == 0
-    (file,) = json.loads(ended.stdout)["files"]
-    assert (file["name"], file["filename"], file["size"]) == ("document", "notes.txt", 13)
-    assert file["content_type"] == "text/plain"
-    assert file["first_line"] == "first"
-
-
-def test_the_caller_is_handed_on(
-    sandbox: Sandbox, write: Callable[..., None], functions: Path
-) -> None:
-    write("whoami/index.py", "def handler(ctx):\n    return {'auth': ctx.auth}\n")
-    auth = '{"id": "u1", "role": "admin"}'
-    ended = sandbox("invoke", "whoami", "--functions", functions, "--auth", auth)
-    assert json.loads(ended.stdout)["auth"]["id"] == "u1"
-    assert json.loads(ended.stdout)["auth"]["role"] == "admin"
-
-
-def test_all_logs_are_shown_the_response_s_own_too(
-    sandbox: Sandbox, write: Callable[..., None], functions: Path
-) -> None:
-    write(
-        "logs/index.py",
-        "import json, sys\n"
-        "print('from stderr', file=sys.stderr)\n"
-        "entry = {'level': 'warn', 'message': 'from the response', 'data': {'n': 1}}\n"
-        "print(json.dumps({'success': True, 'output': 1, 'logs': [entry]}))\n",
-    )
-    ended = sandbox("invoke", "logs", "--functions", functions)
-    assert ended.stdout == "1\n"
-    assert ended.stderr.splitlines()[:2] == [
-        "  info  from stderr",
-        '  warn  from the response  {"n": 1}',
-    ]
-
-
-def test_a_time_limit_is_explained(
-    sandbox: Sandbox, write: Callable[..., None], functions: Path
-) -> None:
-    write("sleeps/index.py", SLEEPS)
-    ended = sandbox("invoke", "sleeps", "--functions", functions, "--timeout", "700ms")
-    assert ended.returncode == 1
-    assert "error: TIMEOUT:" in ended.stderr
-    assert "the limit is 700ms;" in ended.stderr
-
-
 def test_one_file_runs_without_a_project(sandbox: Sandbox, tmp_path: Path) -> None:
     script = tmp_path / "my script.py"
     script.write_text("def handler(ctx):\n    return {'twice': ctx.input['n'] * 2}\n")
@@ -148,13 +95,6 @@ def test_one_file_runs_without_a_project(sandbox: Sandbox, tmp_path: Path) -> No
 def test_a_function_s_directory_runs_without_a_project(sandbox: Sandbox) -> None:
     ended = sandbox("run", EXAMPLES / "hello-node", "-d", '{"name": "you"}')
     assert json.loads(ended.stdout)["message"] == "Hello, you! (from Node.js)"
-
-
-def test_a_file_that_nothing_runs_is_bad_usage(sandbox: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no program")
-    ended = sandbox("run", tmp_path / "notes.txt")
-    assert ended.returncode == 2
-    assert "no runtime runs 'notes.txt'" in ended.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox import FunctionError, Sandbox
+from sandbox import FunctionError, Sandbox, load_settings
 from sandbox.engine.base import ContainerStartError
 from sandbox.local.address import find_address
 from sandbox.local.server import ClientLimits, LocalServer
@@ -153,7 +153,9 @@ class Serving:
         self.current = True
 
     def __enter__(self) -> Serving:
-        self._sandbox = Sandbox("functions", engine=self.engine, warm=False)
+        self._sandbox = Sandbox(
+            "functions", settings=load_settings(None, os.environ), engine=self.engine, warm=False
+        )
         self._server = LocalServer(
             self.address,
             self._sandbox,

@@ -148,13 +148,6 @@ def test_building_what_is_up_to_date_says_so_and_does_nothing(sandbox: Sandbox) 
     assert re.fullmatch(r"python +up to date +[0-9.]+mb\n", ended.stdout)
 
 
-def test_an_image_that_is_none_is_named_with_those_there_are(sandbox: Sandbox) -> None:
-    ended = sandbox("images", "build", "cobol")
-    assert ended.returncode == 3
-    assert "cobol" in ended.stderr
-    assert "python" in ended.stderr
-
-
 def test_the_doctor_finds_nothing_wrong(sandbox: Sandbox) -> None:
     ended = sandbox("doctor", "--json")
     document = json.loads(ended.stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,17 +38,3 @@ def test_a_defence_that_is_off_is_found(
     found = failures(Weakened(engine, **changes), settings)
     assert found.keys() == expected
     assert all(check.hint for check in found.values())
-
-
-def test_a_runtime_class_that_is_missing_is_a_failure(
-    engine: DockerEngine, settings: Settings
-) -> None:
-    lacking = dataclasses.replace(engine.info(), runtime_classes=("runc",))
-    demanding = settings.model_copy(
-        update={"engine": settings.engine.model_copy(update={"runtime_class": "gvisor"})}
-    )
-    weakened = Weakened(engine)
-    weakened.info = lambda: lacking  # type: ignore[attr-defined]
-    found = failures(weakened, demanding)
-    assert found.keys() == {"runtime class"}
-    assert "gvisor" in found["runtime class"].seen

@@ -78,7 +78,15 @@ def attack(engine: Engine, settings: Settings) -> Iterator[Finding]:
                 for finding in section(arena):
                     checked.add((finding.group, finding.promise))
                     yield finding
-        except (SandboxError, OSError, _ProbeError, KeyError, TypeError, ValueError) as error:
+        except (
+            SandboxError,
+            OSError,
+            _ProbeError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            ValueError,
+        ) as error:
             # Nothing is known of the other promises of this section: they did not hold.
             failed = f"not checked: {error}"
             for group, promise in _SECTIONS[section]:
@@ -194,7 +202,9 @@ def _network(arena: _Arena) -> Iterator[Finding]:
     with _listener() as port, arena.sandbox() as sandbox:
         places = [("127.0.0.1", port), ("localhost", port), (name, 443)]
         response = sandbox.invoke("f0", {"attack": "connect", "places": places})
-        reached = [place for place, answer in _output(response).items() if answer == "ok"]
+        answers = _output(response)
+        tried = [f"{host}:{port}" for host, port in places]
+        reached = [place for place in tried if answers[place] == "ok"]
         control = _says_hello(port)
     seen = ", ".join(reached) or ("refused" if control else "not checked: the control failed")
     yield _finding("network", "the host is not reached", control and not reached, seen)

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sandbox import Sandbox, Settings
+from sandbox.engine.base import ContainerSpec
+from sandbox.images.image_recipes import reference
+from sandbox.protocol.report import NONCE_VARIABLE
+from sandbox.runtimes import FUNCTION_DIR, INIT
+from sandbox.store.owners import LABEL_FUNCTION
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -56,6 +61,18 @@ class Directory:
         ) as sandbox:
             yield sandbox
         assert engine.unreachable or engine.containers({}) == []
+
+
+def spec(**changes: Any) -> ContainerSpec:
+    """A handler's container, as a sandbox would have it made."""
+    values: dict[str, Any] = {
+        "image": reference("python"), "command": (INIT, "--handler", "python3", "f.py"),
+        "working_dir": str(FUNCTION_DIR), "env": {NONCE_VARIABLE: "n"}, "uid": 1, "gid": 1,
+        "mounts": (), "memory": 1, "cpu": 1.0, "pids": 1, "tmp": 1, "shm": 1, "open_files": 1,
+        "file_size": 1, "seccomp": "", "masked_paths": (), "read_only_paths": (),
+        "runtime_class": "crun", "labels": {LABEL_FUNCTION: "f"},
+    }  # fmt: skip
+    return ContainerSpec(**values | changes)
 
 
 def directory(tmp_path: Path) -> Directory:

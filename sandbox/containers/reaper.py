@@ -30,10 +30,12 @@ class Reaper:
         self._sweep = sweep
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+        # Taken by the first `start`: invocations call it in several threads at once.
+        self._begun = threading.Lock()
 
     def start(self) -> None:
         """Begin, unless it has begun."""
-        with contextlib.suppress(RuntimeError):
+        if self._begun.acquire(blocking=False):
             self._thread.start()
 
     def close(self) -> None:

@@ -12,31 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox.engine.base import ContainerSpec, Exit, VolumeMount
+from sandbox.engine.base import Exit, VolumeMount
 from sandbox.errors import EngineUnavailableError, RuntimeNotAvailableError
 from sandbox.images import catalog, image_builder
 from sandbox.images.image_recipes import reference
-from sandbox.protocol.report import NONCE_VARIABLE, Marks
-from sandbox.runtimes import FUNCTION_DIR, INIT
+from sandbox.protocol.report import Marks
+from sandbox.runtimes import INIT
 from sandbox.store.owners import LABEL_FUNCTION
 from sandbox.testing import FakeContainer, FakeEngine, FakeFunction
+from tests.fakes import spec
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox.testing import FakeContext, FakeProcess
-
-
-def spec(**changes: Any) -> ContainerSpec:
-    values: dict[str, Any] = {
-        "image": reference("python"), "command": (INIT, "--handler", "python3", "f.py"),
-        "working_dir": str(FUNCTION_DIR), "env": {NONCE_VARIABLE: "n"}, "uid": 1, "gid": 1,
-        "mounts": (), "memory": 1, "cpu": 1.0, "pids": 1, "tmp": 1, "shm": 1, "open_files": 1,
-        "file_size": 1, "seccomp": "", "masked_paths": (), "read_only_paths": (),
-        "runtime_class": "crun", "labels": {LABEL_FUNCTION: "f"},
-    }  # fmt: skip
-    return ContainerSpec(**values | changes)
 
 
 def request(**input: Any) -> bytes:

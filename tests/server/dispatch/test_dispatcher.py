@@ -259,6 +259,23 @@ def test_what_a_retry_cannot_help_is_not_retried(
     assert (ended.status, ended.attempts, ended.code) == ("dead", 1, "POLICY_REFUSED")
 
 
+def test_only_a_dead_one_is_retried_by_hand(dispatcher: Dispatcher, functions: Functions) -> None:
+    failures = [PolicyRefusedError("not allowed here")]
+
+    def refused_once(input: Any, **options: Any) -> str:
+        if failures:
+            raise failures.pop()
+        return "allowed"
+
+    functions.add("refused-once", refused_once)
+    dead = outcome(dispatcher, dispatcher.submit(Call(function="refused-once")).id)
+    assert dead.status == "dead"
+    assert dispatcher.retry(dead.id).status == "queued"
+    assert outcome(dispatcher, dead.id).status == "succeeded"
+    with pytest.raises(InvalidRequestError, match="only an execution that is dead"):
+        dispatcher.retry(dead.id)
+
+
 def test_a_cancelled_one_is_not_retried(dispatcher: Dispatcher) -> None:
     one_id = dispatcher.submit(Call(function="endless-again")).id
     begun(dispatcher, one_id)

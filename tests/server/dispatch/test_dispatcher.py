@@ -267,7 +267,7 @@ def test_only_a_dead_one_is_retried_by_hand(dispatcher: Dispatcher, functions: F
             raise failures.pop()
         return "allowed"
 
-    functions.add("refused-once", refused_once)
+    functions.add("refused-once", refused_once, retries=5)
     dead = outcome(dispatcher, dispatcher.submit(Call(function="refused-once")).id)
     assert dead.status == "dead"
     assert dispatcher.retry(dead.id).status == "queued"

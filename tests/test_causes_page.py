@@ -61,7 +61,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     text = " ".join(PAGE.split())
     assert f"{MAX_DEPTH} levels, and {MAX_CONTAINERS:,} objects and arrays" in text
     assert f"at least {SMALLEST_PIDS_UNDER_GVISOR}." in text
-    assert f"count as {MIN_ENTRY} bytes each" in text
+    assert f"counts as at least {MIN_ENTRY} bytes" in text
     assert f"up to {LARGEST_SHM >> 20}mb" in text
     assert SHORTEST == 6
     assert "fewer than six characters" in text

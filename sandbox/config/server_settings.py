@@ -81,7 +81,8 @@ class ExecutionSettings(_Section):
     )
     queue_bytes: Size = Field(default=1024 * MIB, description="Size of their inputs, in sum.")
     workers: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=4, description="Executions that nobody waits for which run at once."
+        default=4,
+        description="Background executions (asynchronous, webhook, schedule) that run at once.",
     )
 
 

@@ -193,7 +193,7 @@ class PoolSettings(_Settings):
     )
     memory: Size = Field(
         default=4096 * MIB,
-        description="Memory limits, in sum, of the containers that nobody waits for.",
+        description="Sum of the memory limits of all containers that are kept warm.",
     )
     starts: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,

@@ -62,7 +62,7 @@ sa.Index(
     postgresql_where=WAITING,
 )
 
-# What an execution that nobody waits for is to run with, until it has ended for good.
+# The call that a background execution runs with, kept until its last attempt has ended.
 INPUTS: Final = sa.Table(
     "execution_inputs",
     METADATA,

@@ -156,7 +156,7 @@ class Service:
         )
 
     def start(self) -> None:
-        """Begin with what nobody waits for: the queue, and the schedules."""
+        """Start the background work: the execution queue and the schedules."""
         self.dispatcher.start()
         self.schedules.start(self.dispatcher.submit, self.dispatcher.get)
 

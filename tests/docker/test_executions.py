@@ -1,4 +1,4 @@
-"""Executions that nobody waits for, in real containers, and a server that is killed meanwhile."""
+"""Background executions in real containers, and a server that is killed meanwhile."""
 
 from __future__ import annotations
 

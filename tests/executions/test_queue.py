@@ -1,4 +1,4 @@
-"""Executions that nobody waits for, as two servers on one database see them."""
+"""The queue of background executions, as two servers on one database see it."""
 
 from __future__ import annotations
 

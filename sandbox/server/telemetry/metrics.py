@@ -206,7 +206,7 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
         GaugeMetricFamily(f"{_PREFIX}_executions_running", "Executions that run now."),
         GaugeMetricFamily(
             f"{_PREFIX}_executions_queued",
-            "Executions that nobody waits for and that have not begun, of all servers together.",
+            "Background executions that have not started, over all servers.",
         ),
         GaugeMetricFamily(f"{_PREFIX}_internal_tokens", "Internal tokens that are valid now."),
         GaugeMetricFamily(

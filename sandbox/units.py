@@ -69,11 +69,12 @@ def parse_size(value: object) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """`0.25` → `250ms`, `30.0` → `30s`, `300.0` → `5m`."""
+    """`0.25` → `250ms`, `30.0` → `30s`, `300.0` → `5m`, `86400.0` → `24h`."""
     if seconds < 1:
         return f"{seconds * 1000:g}ms"
-    if seconds >= 60 and seconds % 60 == 0:
-        return f"{seconds / 60:g}m"
+    for unit, scale in (("h", 3600), ("m", 60)):
+        if seconds >= scale and seconds % scale == 0:
+            return f"{seconds / scale:g}{unit}"
     return f"{seconds:g}s"
 
 

@@ -26,22 +26,21 @@ class _Section(BaseModel):
 class JwtSettings(_Section):
     """JSON Web Tokens that callers may present; their claims become `context.auth`."""
 
-    jwks: Annotated[str, PATH_OR_URL] = Field(
-        description="Where the keys are: a file, or an `https` URL."
-    )
+    jwks: Annotated[str, PATH_OR_URL] = Field(description="The keys: a file, or an `https` URL.")
     issuer: str = Field(description="The `iss` that a token must have.")
     audience: str = Field(description="The `aud` that a token must have.")
     algorithms: tuple[
         Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"], ...
     ] = Field(default=("RS256", "ES256", "EdDSA"), description="Algorithms that are accepted.")
     leeway: Duration = Field(
-        default=10.0, description="How far the clocks of issuer and server may be apart."
+        default=10.0, description="Tolerated difference between the clocks of issuer and server."
     )
     scopes: tuple[Scope, ...] = Field(
-        default=("invoke",), description="What whoever has such a token may do."
+        default=("invoke",), description="Scopes of a caller with such a token."
     )
     functions: tuple[str, ...] = Field(
-        default=("*",), description="Functions that may be invoked with it; `*` matches any part."
+        default=("*",),
+        description="Functions that such a caller may invoke; `*` matches any part of a name.",
     )
 
     @field_validator("jwks")
@@ -56,10 +55,10 @@ class CallerLimits(_Section):
     """The limits of one caller. A key can have lower ones."""
 
     rate: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=1000, description="Requests in a second."
+        default=1000, description="Requests per second."
     )
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=256, description="Requests under way at once."
+        default=256, description="Requests at the same time."
     )
     body: Size = Field(default=8 * MIB, description="Size of a request's body.")
 
@@ -71,15 +70,19 @@ class ExecutionSettings(_Section):
         default=None,
         description="`sqlite:///FILE` or `postgresql+psycopg://…`; else a SQLite file.",
     )
-    keep: Duration = Field(default=7 * 86400.0, description="For how long ended ones are kept.")
+    keep: Duration = Field(default=7 * 86400.0, description="How long ended executions are kept.")
     keep_count: Annotated[int, Field(ge=0, le=100_000_000)] = Field(
-        default=100_000, description="How many ended ones are kept."
+        default=100_000, description="Number of ended executions that are kept."
     )
-    log_tail: Size = Field(default=16 * 1024, description="How much of its log is kept with each.")
+    log_tail: Size = Field(
+        default=16 * 1024, description="How much of its log is kept with each execution."
+    )
     queue: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
-        default=10_000, description="Executions that may wait for their turn on record."
+        default=10_000, description="Executions that may wait in the queue."
     )
-    queue_bytes: Size = Field(default=1024 * MIB, description="Size of their inputs, in sum.")
+    queue_bytes: Size = Field(
+        default=1024 * MIB, description="Total size of the inputs of waiting executions."
+    )
     workers: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=4,
         description="Background executions (asynchronous, webhook, schedule) that run at once.",
@@ -94,7 +97,7 @@ class TokenSettings(_Section):
         description="Ed25519 private key (PEM) that signs them; else a new one at each start.",
     )
     grace: Duration = Field(
-        default=5.0, description="For how long a token outlives its invocation's deadline."
+        default=5.0, description="How long a token stays valid after its invocation's deadline."
     )
 
 
@@ -104,11 +107,11 @@ class ScheduleSettings(_Section):
     enabled: bool = Field(default=True, description="Whether schedules run.")
     missed: Literal["skip", "once"] = Field(
         default="once",
-        description="Runs that were missed while the server was down: `once` makes up for all of "
-        "a schedule's with one run, `skip` waits for the next.",
+        description="Runs that were missed while the server was down: `once` replaces all missed "
+        "runs of a schedule by one, `skip` waits for the next.",
     )
     missed_within: Duration = Field(
-        default=3600.0, description="A run missed by more than this is never made up for."
+        default=3600.0, description="A run missed by more than this is skipped."
     )
 
 
@@ -119,7 +122,7 @@ class TracingSettings(_Section):
         default=None, description="OTLP over HTTP: `http://collector:4318/v1/traces`."
     )
     ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=1.0, description="Which part of the traces that begin here is recorded."
+        default=1.0, description="Fraction of the traces started by this server that is recorded."
     )
 
 
@@ -128,10 +131,11 @@ class ServerSettings(_Section):
 
     host: str = Field(
         default="127.0.0.1",
-        description="Address to listen at. Any but this machine's own asks for `authentication`.",
+        description="Address to listen at. An address that other machines reach needs "
+        "`authentication`.",
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        default=8080, description="Port to listen at; 0 for any that is free."
+        default=8080, description="Port to listen at; 0 for any free one."
     )
     authentication: Literal["none", "required"] = Field(
         default="none", description="Whether callers need an API key or a JSON Web Token."
@@ -151,14 +155,15 @@ class ServerSettings(_Section):
         default=(), description="Origins whose pages may call: `https://app.example.org`."
     )
     idempotency: Duration = Field(
-        default=86400.0, description="For how long an `Idempotency-Key` is remembered."
+        default=86400.0, description="How long an `Idempotency-Key` is remembered."
     )
     idempotency_bytes: Size = Field(
         default=256 * MIB,
-        description="Size of the answers kept for them, in sum; the oldest are forgotten first.",
+        description="Total size of the answers kept for these keys; the oldest are removed first.",
     )
     drain: Duration = Field(
-        default=30.0, description="At the end, how long executions under way may take to finish."
+        default=30.0,
+        description="How long running executions may take to finish when the server stops.",
     )
     executions: ExecutionSettings = ExecutionSettings()
     tokens: TokenSettings = TokenSettings()

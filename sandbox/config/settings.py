@@ -52,9 +52,11 @@ class EngineTls(_Settings):
 
     ca: Path | None = Field(
         default=None,
-        description="CA certificates that the engine's is checked with; else the host's.",
+        description="CA certificates that check the engine's certificate; else the host's.",
     )
-    cert: Path | None = Field(default=None, description="Our certificate, for the engine to check.")
+    cert: Path | None = Field(
+        default=None, description="Client certificate that is shown to the engine."
+    )
     key: Path | None = Field(default=None, description="The key of that certificate.")
     verify: bool = Field(default=True, description="Whether the engine's certificate is checked.")
 
@@ -80,8 +82,8 @@ class EngineSettings(_Settings):
     )
     plaintext: bool = Field(
         default=False,
-        description="Whether TCP without TLS will do: it makes everyone root on the engine's host "
-        "who can reach it.",
+        description="Allow TCP without TLS, which makes everybody who can reach the port root on "
+        "the engine's host.",
     )
     delivery: Literal["auto", "mount", "volume"] = Field(
         default="auto",
@@ -94,7 +96,7 @@ class EngineSettings(_Settings):
         "One that is named and missing is an error, never replaced by another.",
     )
     timeout: Duration = Field(
-        default=30.0, description="For one call to the engine that should be quick."
+        default=30.0, description="Time limit of one quick call to the engine."
     )
 
 
@@ -109,7 +111,7 @@ class ResourceLimits(_Settings):
 
 
 class Ceilings(ResourceLimits):
-    """The most that a manifest gets, whatever it asks for."""
+    """Upper bounds for the limits in manifests."""
 
     timeout: Timeout = 300.0
     memory: Memory = 1024 * MIB
@@ -118,8 +120,8 @@ class Ceilings(ResourceLimits):
     tmp: Tmp = 512 * MIB
     reuse: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1,
-        description="Invocations that one container may serve; above 1, one can leave "
-        "something behind for the next.",
+        description="Invocations that one container may serve; above 1, an invocation can leave "
+        "data behind for the next.",
     )
 
 
@@ -160,7 +162,8 @@ class NetworkSettings(_Settings):
     )
     allow_private: tuple[Destination, ...] = Field(
         default=(),
-        description="Those of `network.allow` that may be on a private network or on this machine.",
+        description="Destinations of `network.allow` that may be on a private network or on this "
+        "machine.",
     )
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=64, description="Connections at once."
@@ -172,7 +175,7 @@ class NetworkSettings(_Settings):
         default=256 * MIB, description="Bytes sent and received, over all connections."
     )
     connect_timeout: Duration = Field(
-        default=10.0, description="For finding a name's address and connecting to it."
+        default=10.0, description="Time for looking up a name and connecting to it."
     )
 
     @model_validator(mode="after")
@@ -205,10 +208,11 @@ class PoolSettings(_Settings):
         "this time, one of twice the memory half as long.",
     )
     min_warm: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=0, description="Containers always kept booted of a function that asks for nothing."
+        default=0, description="Containers kept booted for a function whose manifest has no `warm`."
     )
     max_warm: Annotated[int, Field(ge=0, le=1000)] = Field(
-        default=16, description="The most containers of one function kept booted, whatever it asks."
+        default=16,
+        description="Most containers kept booted for one function, whatever its manifest asks for.",
     )
 
 
@@ -237,7 +241,7 @@ class BuildSettings(_Settings):
         description="Size of `/tmp`, where everything is built; counted against memory.",
     )
     output: Size = Field(
-        default=512 * MIB, description="Size of what one build or installation gives."
+        default=512 * MIB, description="Size of the result of one build or installation."
     )
     concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=2, description="Builds at once."

@@ -1,4 +1,4 @@
-"""`Call`: what a caller asks for, from wherever it comes, on its way to the executor.
+"""`Call`: a caller's request to run a function, from any source.
 
 Light, so that the client of the local socket can import it.
 """
@@ -17,12 +17,12 @@ Trigger = Literal["http", "route", "webhook", "schedule", "local"]
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A wish to run a function once.
+    """A request to run a function once.
 
     All fields are JSON values, so that a call can be sent, stored and digested as it is: `files`
     are documents of `FileUpload`, `auth` one of `AuthContext`. `timeout`, in seconds, replaces the
-    function's own, up to the operator's ceiling. `caller` is the id of who asks, as executions are
-    recorded under. Without a `request_id`, the invocation gets a new one. `traceparent` is the
+    function's own, up to the operator's ceiling. `caller` is the caller's id, which the
+    execution records. Without a `request_id`, the invocation gets a new one. `traceparent` is the
     header of W3C Trace Context.
     """
 

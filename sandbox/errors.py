@@ -1,11 +1,11 @@
-"""Everything that can go wrong, in one place.
+"""All error codes and exceptions.
 
-A *function's* failure is a result: a `FunctionResponse` with `success: false` and one of the
-codes below. The *platform's* failure is an exception, one of:
+A failure of a *function* is a result: a `FunctionResponse` with `success: false` and one of the
+codes below. A failure of the *platform* is an exception, one of:
 
     SandboxError
     ├── InvalidRequestError        INVALID_REQUEST         the caller's input cannot be used
-    ├── UnauthenticatedError       UNAUTHENTICATED         the caller has not proved who it is
+    ├── UnauthenticatedError       UNAUTHENTICATED         the caller is not authenticated
     ├── ForbiddenError             FORBIDDEN               the caller may not do that
     ├── FunctionNotFoundError      FUNCTION_NOT_FOUND      no function of that name
     ├── InvalidManifestError       INVALID_MANIFEST        the function's manifest has problems
@@ -72,7 +72,7 @@ class ExitCode(enum.IntEnum):
 
 @dataclass(frozen=True)
 class CodeInfo:
-    """What a code means to a caller over HTTP and on the command line."""
+    """A code's meaning, its HTTP status and its exit code."""
 
     meaning: str
     http_status: int
@@ -121,7 +121,7 @@ CODES: Final[Mapping[Code, CodeInfo]] = {
 
 
 class SandboxError(Exception):
-    """The platform could not serve. `message` says what and where, `hint` how to mend it."""
+    """A failure of the platform. `message` says what failed and where, `hint` how to fix it."""
 
     code: ClassVar[Code] = Code.INTERNAL
 
@@ -142,7 +142,7 @@ class SandboxError(Exception):
         return CODES[self.code].exit_code
 
     def to_dict(self) -> dict[str, Any]:
-        """The error of a document: code, message and details, with the hint among them."""
+        """The `error` of a document: code, message and details, which include the hint."""
         details = self.details | ({"hint": self.hint} if self.hint else {})
         return {"code": self.code, "message": self.message, "details": details}
 
@@ -157,13 +157,13 @@ class InvalidRequestError(SandboxError):
 
 
 class UnauthenticatedError(SandboxError):
-    """The caller has not proved who it is. Never says what was wrong with what it showed."""
+    """The caller is not authenticated. The message never says why its credentials failed."""
 
     code = Code.UNAUTHENTICATED
 
 
 class ForbiddenError(SandboxError):
-    """The caller is known, and may not do that."""
+    """The caller is authenticated, but may not do that."""
 
     code = Code.FORBIDDEN
 
@@ -229,13 +229,13 @@ class DatabaseUnavailableError(SandboxError):
 
 
 class InternalError(SandboxError):
-    """A defect of ours. Logged with its trace; nothing of it is shown to the caller."""
+    """A defect of ours. Logged with its trace; the caller sees none of it."""
 
     code = Code.INTERNAL
 
 
 class DeploymentFailedError(Exception):
-    """A version of a function cannot serve, by a fault of its own; `log` is what it wrote last."""
+    """A version of a function cannot run, by a fault of its own; `log` is its last output."""
 
     def __init__(self, message: str, *, log: str = "") -> None:
         super().__init__(message)
@@ -244,8 +244,8 @@ class DeploymentFailedError(Exception):
 
 
 class BuildFailedError(DeploymentFailedError):
-    """Its build or the installation of its dependencies failed; invoked, it gives BUILD_FAILED."""
+    """A build or an installation of dependencies failed; an invocation gives BUILD_FAILED."""
 
 
 class BootFailedError(DeploymentFailedError):
-    """It ended, or ran out of time, before it could take a request."""
+    """The function ended or ran out of time before it could take a request."""

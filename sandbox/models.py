@@ -1,4 +1,4 @@
-"""What goes into an invocation and what comes out: the documents of the contract, as values."""
+"""The documents of the contract: requests, responses and their parts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ JsonObject = dict[str, Any]
 
 
 def timestamp_now() -> str:
-    """The time as the contract writes it: UTC, RFC 3339, milliseconds."""
+    """The current time as the contract writes it: UTC, RFC 3339, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _FromOutside(BaseModel):
-    """What callers hand in: checked, frozen; a field nobody knows is an error."""
+    """A value from a caller: validated and frozen. An unknown field is an error."""
 
-    # Most invocations have neither a caller nor files; then nothing is built for them.
+    # Most invocations have neither a caller nor files, so the validators are built when needed.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class AuthContext(_FromOutside):
-    """Who calls the function. Claims beyond the named ones are passed on as they are."""
+    """The caller of a function. Further claims are passed on unchanged."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -52,7 +52,7 @@ class FileUpload(_FromOutside):
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionContext:
-    """What surrounds a request: caller, environment, and the way back to Alyx."""
+    """The `context` of a request: caller, environment, and Alyx's address and token."""
 
     auth: AuthContext | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class FunctionContext:
     internal_token: str = ""
 
     def to_dict(self) -> JsonObject:
-        """The context as it stands in the request document; `auth` is null for anonymous calls."""
+        """The `context` of the request document; `auth` is null for anonymous calls."""
         return {
             "auth": None if self.auth is None else self.auth.model_dump(),
             "env": dict(self.env),
@@ -80,14 +80,14 @@ class FunctionRequest:
 
 
 class _Document:
-    """A value that is a part of the response document."""
+    """A part of the response document."""
 
     def to_dict(self) -> JsonObject:
         return {name: _plain(value) for name, value in vars(self).items()}
 
 
 def _plain(value: Any) -> Any:
-    """A field's value for JSON. What a function wrote is that already."""
+    """A field's value as a JSON value. Values that a function wrote already are."""
     if isinstance(value, _Document):
         return value.to_dict()
     if isinstance(value, tuple):
@@ -105,7 +105,7 @@ class LogEntry(_Document):
     timestamp: str = field(default_factory=timestamp_now)
 
     def to_dict(self) -> JsonObject:
-        """The fields as JSON values, which all of them are: there can be many entries."""
+        """The fields, all JSON values already: quicker than `_plain` for long logs."""
         return dict(vars(self))
 
 
@@ -120,7 +120,7 @@ class FunctionError(_Document):
 
 @dataclass(frozen=True, kw_only=True)
 class LimitHit(_Document):
-    """A limit that was touched: its value, what was seen, and the key that raises it."""
+    """A limit that was reached: its value, the observed value, and the setting that raises it."""
 
     setting: str
     limit: float
@@ -129,9 +129,9 @@ class LimitHit(_Document):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkAllowed(_Document):
-    """A destination that was reached, or would have been: `failed` connections came to nothing.
+    """An allowed destination: successful and `failed` connections, and bytes in both directions.
 
-    `failure` is the reason of the last of them. Bytes are counted as the function sees them.
+    `failure` is the reason of the last failed connection.
     """
 
     destination: str
@@ -144,7 +144,7 @@ class NetworkAllowed(_Document):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkDenied(_Document):
-    """A destination that was refused, why, and how often. Only a name where no port was seen."""
+    """A refused destination, the reason, and how often. A name alone if it was only looked up."""
 
     destination: str
     reason: str
@@ -153,7 +153,7 @@ class NetworkDenied(_Document):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkStats(_Document):
-    """What an invocation did with its network, as the gateway saw it."""
+    """The connections of an invocation, as the gateway counted them."""
 
     allowed: tuple[NetworkAllowed, ...] = ()
     denied: tuple[NetworkDenied, ...] = ()
@@ -161,7 +161,7 @@ class NetworkStats(_Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Stats(_Document):
-    """How an invocation ran. Times are in milliseconds; None where it could not be measured."""
+    """Measurements of an invocation. Times are in milliseconds; None if it was not measured."""
 
     cold: bool = True
     queue_ms: float = 0.0
@@ -179,8 +179,8 @@ class Stats(_Document):
 class FunctionResponse:
     """The outcome of one invocation: `output` on success, `error` otherwise.
 
-    `answered` tells the function's own word from what the platform says of it: a function may
-    answer with an error of any code. It is no part of the document.
+    `answered` is true if the function itself wrote the response: it may use any error code, also
+    one of the platform. It is not part of the document.
     """
 
     request_id: str
@@ -218,9 +218,9 @@ _COMPACT: Final = _encoder(None)
 
 
 def dump_json(value: object, *, indent: int | None = None) -> str:
-    """JSON text of `value`; non-ASCII text stays readable unless it could not be encoded.
+    """JSON text of `value`. Non-ASCII characters stay readable, except lone surrogates.
 
-    A JSON document may carry a lone surrogate as an escape, which no UTF-8 text can hold.
+    JSON can hold a lone surrogate as an escape; UTF-8 cannot hold it at all.
     """
     encoder = _COMPACT if indent is None else _encoder(indent)
     text = encoder.encode(value)

@@ -1,9 +1,9 @@
-"""Internal tokens: what a function proves to the Alyx server with that it is one invocation.
+"""Internal tokens, by which an invocation proves its identity to the Alyx server.
 
-A token is a JSON Web Token, signed with Ed25519: whoever has the public key can check by `verify`
-whose it is and until when, without asking. Whether the invocation still runs is known only to the
-process that generated it, `Tokens`: there a token is valid from `generate` to `revoke`, and never
-after its deadline, nor in a process that was started since.
+A token is a JSON Web Token, signed with Ed25519. Anybody with the public key can `verify` its
+function and its expiry offline. Only the process that generated a token, with `Tokens`, knows
+whether the invocation still runs: there the token is valid from `generate` to `revoke`, but never
+after its deadline, and never in a process that was started later.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 ISSUER: Final = "alyx-sandbox"
 AUDIENCE: Final = "alyx"
 ALGORITHM: Final = "EdDSA"
-# Characters. A token of ours is far below it, whatever the function's name and the request's id.
+# Characters. Every token of ours is far shorter, whatever its function's name and request id.
 LONGEST: Final = 8192
-# How often tokens are looked for that expired and that nobody revoked, in seconds.
+# Seconds between two sweeps of tokens that expired without being revoked.
 _SWEEP: Final = 60.0
-# The clock is ours, see `_check_time`.
+# `_check_time` checks the time, by our own clock.
 _OPTIONS: Final[Any] = {
     "require": ["iss", "aud", "sub", "jti", "iat", "exp"],
     "verify_exp": False,
@@ -46,12 +46,12 @@ _OPTIONS: Final[Any] = {
 
 
 class InvalidTokenError(Exception):
-    """The token is none of ours, is for another function, has expired or was revoked."""
+    """The token is not ours, is for another function, has expired or was revoked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What a token says. Times are seconds since the epoch; `id` is its `jti`."""
+    """The claims of a token. Times are seconds since the epoch; `id` is its `jti`."""
 
     id: str
     function: str
@@ -63,10 +63,10 @@ class Claims:
 def verify(
     token: str, key: Ed25519PublicKey, *, function: str | None = None, now: float | None = None
 ) -> Claims:
-    """What `token` says, if `key` signed it and it has not expired at `now`.
+    """The claims of `token`, if `key` signed it and it has not expired at `now`.
 
-    For any process that holds the public key. That it was not revoked since, only the process
-    that generated it can say.
+    For any process that holds the public key. It does not notice that a token was revoked; only
+    the process that generated it does.
 
     Raises:
         InvalidTokenError: it was not signed by that key, has expired, or is for a function other
@@ -90,7 +90,7 @@ def verify(
             issued_at=int(found["iat"]),
             expires_at=int(found["exp"]),
         )
-    # A header or a body of any form can stand in it, and PyJWT does not expect them all.
+    # A token may contain any header and body; PyJWT raises other errors for some of them.
     except (jwt.PyJWTError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         raise InvalidTokenError("it is no token of ours") from None
     _check_time(claims, time.time() if now is None else now)
@@ -102,7 +102,7 @@ def verify(
 class Tokens:
     """Generates tokens, and knows which are valid. Safe to use from many threads.
 
-    `clock` gives seconds since the epoch; `grace` is for how many of them a token outlives its
+    `clock` gives seconds since the epoch. A token stays valid for `grace` seconds after its
     deadline, for clocks that differ.
     """
 
@@ -118,7 +118,7 @@ class Tokens:
         self._jwk = _public_jwk(self._public)
         self._clock = clock
         self._grace = grace
-        # By the token itself: a signature that was written in another way makes another token.
+        # By the whole token: the same signature in another encoding is another token.
         self._active: dict[str, Claims] = {}
         self._swept_at = clock()
         self._lock = threading.Lock()
@@ -154,10 +154,10 @@ class Tokens:
         return token
 
     def validate(self, token: str, *, function: str | None = None) -> Claims:
-        """What `token` says, while its invocation runs.
+        """The claims of `token`, while its invocation runs.
 
         Raises:
-            InvalidTokenError: it is none of ours, is for a function other than `function`, has
+            InvalidTokenError: it is not ours, is for a function other than `function`, has
                 expired or was revoked.
         """
         claims = verify(token, self._public, function=function, now=self._clock())
@@ -166,7 +166,7 @@ class Tokens:
         return claims
 
     def revoke(self, token: str) -> None:
-        """Make `token` invalid for good; one that is so already is left."""
+        """Make `token` invalid for good. Revoking it again changes nothing."""
         with self._lock:
             self._active.pop(token, None)
 
@@ -176,7 +176,7 @@ class Tokens:
         return len(self._active)
 
     def sweep(self) -> int:
-        """Forget tokens that have expired, which `generate` does now and then; how many."""
+        """Forget expired tokens and return their number; `generate` does it now and then."""
         with self._lock:
             return self._sweep(self._clock())
 
@@ -193,7 +193,7 @@ class Tokens:
 
 
 def load_key(path: Path | None) -> Ed25519PrivateKey:
-    """The private key in the PEM file at `path`; without one, a new key that nobody keeps.
+    """The private key in the PEM file at `path`; without a path, a new key that is not stored.
 
     Raises:
         InvalidSettingsError: the file cannot be read, or holds no such key.
@@ -223,7 +223,7 @@ def _check_time(claims: Claims, now: float) -> None:
 
 
 def _public_jwk(key: Ed25519PublicKey) -> dict[str, Any]:
-    """The key as a JWK. Its `kid` is its thumbprint (RFC 7638): the same in every process."""
+    """The key as a JWK. Its `kid` is its thumbprint (RFC 7638), the same in every process."""
     jwk = OKPAlgorithm.to_jwk(key, as_dict=True)
     public = {name: jwk[name] for name in ("crv", "kty", "x")}
     digest = hashlib.sha256(json.dumps(public, separators=(",", ":"), sort_keys=True).encode())

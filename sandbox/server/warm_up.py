@@ -1,4 +1,4 @@
-"""What `sandbox serve` does at its start where functions are not watched: builds and boots them."""
+"""Builds and boots all functions when `sandbox serve` starts without `--watch`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class WarmUp:
-    """Builds each function and keeps as many containers booted as it asks for, in a thread.
+    """Builds each function and boots the containers that it keeps warm, in a thread.
 
-    `warn` is called in that thread with a message for each function that cannot be.
+    That thread calls `warn` with a message for each function that fails.
     """
 
     def __init__(self, sandbox: Sandbox, warn: Callable[[str], None]) -> None:
@@ -30,11 +30,11 @@ class WarmUp:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin with no other function, and do not wait."""
+        """Start no further function, without waiting."""
         self._stopping.set()
 
     def close(self) -> None:
-        """Wait for the function that was begun with."""
+        """Wait for the function under way."""
         self.stop()
         self._thread.join()
 

@@ -1,1 +1,1 @@
-"""Metrics, traces and logs of executions; must not know who reports them."""
+"""Metrics, traces and logs of executions; must not know their sources."""

@@ -1,7 +1,7 @@
-"""What the server counts, in the format of Prometheus; and the engine's calls, timed.
+"""The server's metrics in the format of Prometheus, with the duration of engine calls.
 
-Labels come from what is deployed, never from what callers send: a name that no function has
-becomes no label.
+Labels are names of deployed functions, never text that callers send: an unknown name becomes no
+label.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BUCKETS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 _OWN_CODE: Final = "FUNCTION_OWN"
-# Words of the engine's API; ids have digits, names of images and volumes have more.
+# Words of the engine's API. Ids contain digits, names of images and volumes other characters.
 _WORD: Final = re.compile(r"[a-z]{2,12}")
 
 
@@ -61,10 +61,10 @@ class Metrics:
     """An observer of executions. `watch` adds the gauges, read when Prometheus asks for them."""
 
     def __init__(self) -> None:
-        # When a series began is a series more for each, and says little.
+        # The time at which a series began would be one more series for each, of little use.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        # The series of these labels: a metric's own way to it takes ten times as long.
+        # Series by their labels: looking one up in its metric takes ten times as long.
         self._series = functools.cache(_series)
         self._states: _States | None = None
         self._executions = Counter(
@@ -121,7 +121,7 @@ class Metrics:
         self._series(self._requests, method if known else "other", str(status)).inc()
 
     def engine_call(self, call: str, seconds: float, failed: bool) -> None:
-        """The engine was called: method and path, how long it took, and whether that failed."""
+        """Count a call to the engine: its method and path, duration and whether it failed."""
         outcome = "error" if failed else "ok"
         self._series(self._engine, _call_name(call), outcome).observe(seconds)
 
@@ -176,7 +176,7 @@ class _States:
         self._read = read
 
     def describe(self) -> list[Metric]:
-        """The names, without asking a service that does not run yet."""
+        """The metrics' names, known before a service runs."""
         return list(_families())
 
     def collect(self) -> Iterator[Metric]:
@@ -196,7 +196,7 @@ class _States:
 
 
 def _families() -> tuple[GaugeMetricFamily, ...]:
-    """What `_States` tells, without samples."""
+    """The metrics of `_States`, without samples."""
     return (
         GaugeMetricFamily(
             f"{_PREFIX}_pool_containers",
@@ -216,7 +216,7 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
     )
 
 
-# For who looks for their names.
+# For the tests that compare the dashboard and the alerts with it.
 FAMILIES: Final = _families()
 
 

@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 executions = structlog.get_logger(source="sandbox.executions")
 
 
-# Lines that may wait to be written; more are left out, and their number is written.
+# Lines that may wait to be written. Further ones are dropped, and their number is logged.
 _MOST_WAITING: Final = 10_000
 _GATHER_SECONDS: Final = 0.05
 # Made once: `json.dumps` would make one for each line.
 _JSON: Final = json.JSONEncoder(default=repr)
 
 
-class Behind(io.TextIOBase):
-    """A text stream that a thread writes to `stream`: whoever logs never waits for it.
+class BackgroundStream(io.TextIOBase):
+    """A text stream whose lines a thread writes to `stream`, so that logging never blocks.
 
-    Least of all the loop, which would give up the interpreter for each line, and wait to get it
-    back. The thread is woken for the first line, and gathers those that come within a moment.
+    In the event loop, each write would release the interpreter lock and wait to get it back. The
+    first line wakes the thread, which collects the lines of the next moment and writes them at
+    once.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -57,7 +58,7 @@ class Behind(io.TextIOBase):
         return len(text)
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write the waiting lines, and end the thread."""
         if not self.closed:
             self._closing.set()
             with self._changed:
@@ -89,16 +90,16 @@ def _escape(
     name: str,  # noqa: ARG001
     line: structlog.typing.EventDict,
 ) -> structlog.typing.EventDict:
-    """Write control characters of a line's texts as escapes: callers and functions write some."""
+    """Escape control characters in a line's texts, which come from callers and functions."""
     return {
         key: "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
         for key, value in line.items()
     }
 
 
-def configure_logging() -> Behind:
-    """Write logs to stderr: JSON lines, or for a terminal in colours. Close what it returns."""
-    behind = Behind(sys.stderr)
+def configure_logging() -> BackgroundStream:
+    """Write logs to stderr: JSON lines, or coloured for a terminal. Close the stream at the end."""
+    background = BackgroundStream(sys.stderr)
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -108,14 +109,14 @@ def configure_logging() -> Behind:
         if sys.stderr.isatty()
         else [structlog.processors.JSONRenderer(lambda line, **_: _JSON.encode(line))]
     )
-    # Lines of requests do not go through `logging`, which takes five times as long for each.
+    # Requests are logged without `logging`, which takes five times as long per line.
     structlog.configure(
         processors=[*shared, *renderers],
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", behind)),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", background)),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(behind)
+    handler = logging.StreamHandler(background)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -131,7 +132,7 @@ def configure_logging() -> Behind:
     root.setLevel(logging.WARNING)
     for name in ("sandbox", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)
-    return behind
+    return background
 
 
 class ExecutionLog:
@@ -147,7 +148,7 @@ class ExecutionLog:
         error: SandboxError | None,  # noqa: ARG002
         call: Call,  # noqa: ARG002
     ) -> None:
-        """How it ended. Nothing of its input, its output or its own log."""
+        """Log how it ended, without its input, its output or its own log."""
         executions.info(
             "execution",
             request_id=execution.id,

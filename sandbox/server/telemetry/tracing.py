@@ -1,6 +1,6 @@
 """Traces by OpenTelemetry: a span for each execution, its phases below it. Off unless configured.
 
-The spans are made when an execution has ended, from the times that it was measured by anyway.
+The spans are made after an execution has ended, from times that are measured in any case.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from sandbox.models import FunctionResponse
 
 _NANOSECONDS: Final = 1_000_000_000
-# How long a collector that does not answer may take at the end.
+# Seconds to wait for an unresponsive collector at the end.
 _EXPORT_SECONDS: Final = 3.0
 _PHASES: Final = ("queue", "boot", "run")
 
 
 def build_tracing(settings: TracingSettings) -> Tracing | None:
-    """What sends traces to the collector that the settings name; None without one.
+    """The exporter of traces to the collector in the settings; None without one.
 
     Raises:
         InvalidSettingsError: the packages for it are not installed.

@@ -1,4 +1,4 @@
-"""The server's log: what a line says, what none says, and that nobody waits for it."""
+"""The server's log: what lines say and never say, and that logging never blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any
 
-from sandbox.server.telemetry.request_log import Behind
+from sandbox.server.telemetry.request_log import BackgroundStream
 from tests.waiting import wait_until
 
 SCRIPT = """
@@ -113,13 +113,13 @@ class Stuck(io.StringIO):
 
 def test_nobody_waits_for_a_stream_that_takes_nothing() -> None:
     stream = Stuck()
-    behind = Behind(stream)
-    behind.write("first\n")
+    background = BackgroundStream(stream)
+    background.write("first\n")
     assert stream.reached.wait(60)
     for number in range(10_005):
-        behind.write(f"{number}\n")
+        background.write(f"{number}\n")
     stream.free.set()
-    behind.close()
+    background.close()
     lines = stream.getvalue().splitlines()
     assert lines[:2] == ["first", "0"]
     assert lines[-2:] == ["9999", "5 lines were left out here"]
@@ -127,10 +127,10 @@ def test_nobody_waits_for_a_stream_that_takes_nothing() -> None:
 
 def test_what_was_logged_is_written_soon_and_at_the_end() -> None:
     stream = io.StringIO()
-    behind: Any = Behind(stream)
-    behind.write("soon\n")
+    background: Any = BackgroundStream(stream)
+    background.write("soon\n")
     wait_until(lambda: stream.getvalue() == "soon\n")
-    behind.write("at the end\n")
-    behind.close()
-    behind.close()
+    background.write("at the end\n")
+    background.close()
+    background.close()
     assert stream.getvalue() == "soon\nat the end\n"

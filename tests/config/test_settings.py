@@ -195,3 +195,13 @@ def test_a_path_in_a_variable_starts_at_the_working_directory(
     monkeypatch.chdir(tmp_path)
     settings = load_settings(None, {"SANDBOX_IMAGES__CA_BUNDLE": "ca.pem"})
     assert settings.images.ca_bundle == tmp_path / "ca.pem"
+
+
+def test_settings_that_are_nonsense_are_refused() -> None:
+    for section, key, value in (
+        ("limits", "output", "-1"), ("limits", "boot", "0"), ("ceilings", "memory", "1e99"),
+        ("defaults", "cpu", -1), ("defaults", "pids", 0), ("ceilings", "timeout", "nan"),
+        ("engine", "runtime_class", "none"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=key):
+            Settings.model_validate({section: {key: value}})

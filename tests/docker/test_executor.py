@@ -308,33 +308,6 @@ def test_a_missing_image_says_which_command_builds_it(
         invoke("echo", limits=limits)
 
 
-NO_ENGINE = """
-import sys
-from sandbox import EngineUnavailableError, Sandbox, Settings
-with Sandbox(sys.argv[1], settings=Settings(store=sys.argv[2]), warm=False) as sandbox:
-    try:
-        sandbox.invoke("echo")
-    except EngineUnavailableError as error:
-        print(error)
-"""
-
-
-def test_no_engine_is_an_error_that_says_what_to_do(
-    functions: Path, write: Write, store: Path
-) -> None:
-    """In a process of its own: the SDK leaves a socket open where it cannot connect."""
-    write("echo/index.py", ECHO)
-    environment = os.environ | {"DOCKER_HOST": f"unix://{functions}/no.sock"}
-    ended = subprocess.run(
-        [sys.executable, "-c", NO_ENGINE, str(functions), str(store)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert "no container engine answers" in ended.stdout
-    assert "make engine" in ended.stdout
-
-
 def test_a_place_that_never_comes_free_is_overloaded(
     functions: Path, write: Write, engine: DockerEngine, store: Path
 ) -> None:

@@ -14,7 +14,7 @@ import yaml
 from sandbox.config.server_settings import ServerSettings
 from sandbox.server.telemetry.metrics import FAMILIES, Metrics
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[1] / "deploy"
 NAMES = re.compile(r"\balyx_sandbox_[a-z_]+\b")
 
 

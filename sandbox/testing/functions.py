@@ -6,6 +6,7 @@ import json
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sandbox.errors import Code
@@ -62,22 +63,13 @@ class FakeContext:
 
 
 class FakeLog:
-    """`ctx.log`: entries for the invocation's log."""
+    """`ctx.log`: entries for the invocation's log; each takes a message, and data if there is any."""
 
     def __init__(self, process: FakeProcess) -> None:
-        self._process = process
-
-    def debug(self, message: object, data: object = None) -> None:
-        self._process.log("debug", message, data)
-
-    def info(self, message: object, data: object = None) -> None:
-        self._process.log("info", message, data)
-
-    def warn(self, message: object, data: object = None) -> None:
-        self._process.log("warn", message, data)
-
-    def error(self, message: object, data: object = None) -> None:
-        self._process.log("error", message, data)
+        self.debug = partial(process.log, "debug")
+        self.info = partial(process.log, "info")
+        self.warn = partial(process.log, "warn")
+        self.error = partial(process.log, "error")
 
 
 class FunctionProgram:

@@ -36,13 +36,13 @@ _SHELL: Final = ("sh", "-c")
 class FakeEngine:
     """See `sandbox.engine.base.Engine`. It has all of the project's images, up to date.
 
-    `functions` says by name how the containers of a function behave; a callable is the `answer`
-    of a `FakeFunction`. The containers of all others behave like `default`: they answer with their
-    input. `build` plays the containers that install and build. Not `local`, the engine is one on
-    another machine: files get there in volumes, and nothing leads out of a container.
+    `functions` says by name how the containers of a function behave; a callable stands for a
+    `FakeFunction` with that `answer`. All other functions behave like `default`, which answers
+    with the input. `build` plays the containers that install and build. An engine that is not
+    `local` is on another machine: files get there in volumes.
 
-    `failures` and `delays` (in seconds) are of the engine's calls, by name, from now on;
-    `unreachable`, all of them fail. Safe to use from many threads.
+    Set `failures` and `delays` (in seconds) to make calls fail or take time, by their names; set
+    `unreachable` to make all of them fail. Safe to use from many threads.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class FakeEngine:
         """Nothing is held."""
 
     def _called(self, operation: Operation, function: FakeFunction | None = None) -> None:
-        """Something is asked of the engine: fail, or take time, where that is wanted."""
+        """Before each call: fail, or take time, if the test asks for that."""
         if self.unreachable:
             raise EngineUnavailableError("the fake engine is unreachable")
         for behaviour in (self,) if function is None else (self, function):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Answer: TypeAlias = Callable[["FakeContext"], Any]
 Boot: TypeAlias = Callable[["FakeProcess"], object]
-# A method of `sandbox.engine.base.Engine`, or one of `Container`.
+# A method of `Engine` or of `Container`; see `sandbox.engine.base`.
 Operation = Literal[
     "info", "create", "containers", "image", "start", "receive", "kill", "wait", "remove"
 ]
@@ -28,12 +28,12 @@ Operation = Literal[
 class FakeFunction:
     """How the containers of a function behave.
 
-    `answer` is called with each request, in the thread of its container: what it returns is the
-    output, a `FunctionError` is a failure; what it raises is handled as the bootstrap, or for a
-    stdio function the interpreter, would. Without it, the output is the input, at once.
-    `boot` is called when a container starts: it may take its time, write, end, or raise what
-    importing the function raises.
-    `failures` and `delays` (in seconds) are of the engine's calls for these containers, by name:
+    `answer` runs for each request, in the thread of its container. It returns the output, or a
+    `FunctionError`. An exception has the effect that it has in a real handler or script. Without
+    `answer`, the output is the input.
+    `boot` runs when a container starts. It may sleep, write or exit; an exception means that the
+    function could not be imported.
+    `failures` and `delays` (in seconds) apply to the engine's calls for these containers, by name:
     `create`, `start`, `receive`, `kill`, `wait`, `remove`.
     """
 
@@ -44,7 +44,7 @@ class FakeFunction:
 
 
 class FakeContext:
-    """One request, with all that a Python handler's `ctx` has; and the `process` that serves it."""
+    """One request: all that a Python handler's `ctx` has, and `process`, which serves it."""
 
     def __init__(self, request: Mapping[str, Any], process: FakeProcess) -> None:
         context: Mapping[str, Any] = request.get("context", {})
@@ -63,7 +63,7 @@ class FakeContext:
 
 
 class FakeLog:
-    """`ctx.log`: entries for the invocation's log; each takes a message, and data if there is any."""
+    """`ctx.log`. Each method takes a message, and data if there is any."""
 
     def __init__(self, process: FakeProcess) -> None:
         self.debug = partial(process.log, "debug")

@@ -33,7 +33,7 @@ _FLOOD: Final = (b"x" * 1023 + b"\n") * 64
 
 
 class ProcessEnded(BaseException):
-    """The process ends by itself. Not an `Exception`: what it runs is not to catch it."""
+    """The process ends by itself. It is no `Exception`, so that functions do not catch it."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class ProcessKilled(BaseException):
 class FakeProcess:
     """The process of a container, for the Python function that plays it.
 
-    `report` holds what init tells of it from now on, by the fields of
-    `sandbox.protocol.report.Report`: set `tmp_full`, `pids_denied`, `cpu_ms` and others there.
-    `killed` is set when the container has been killed or has ended.
+    `report` is what init reports from now on: set `tmp_full`, `pids_denied`, `cpu_ms` and the other
+    fields of `sandbox.protocol.report.Report` there. `killed` is set when the container has been
+    killed or has ended.
     """
 
     def __init__(self, pipe: Pipe, *, nonce: str, handler: bool) -> None:
@@ -70,7 +70,7 @@ class FakeProcess:
         self._handler = handler
 
     def write(self, data: bytes | str, stream: StreamName = "stdout") -> None:
-        """Write these bytes. Of a handler, stdout is its protocol, and what it prints is stderr."""
+        """Write bytes. A handler prints to stderr; its stdout carries the protocol."""
         data = data.encode() if isinstance(data, str) else data
         self._pipe.write(Chunk(stream, data))
         if stream == "stdout":
@@ -95,7 +95,7 @@ class FakeProcess:
         self.write(_encode({"type": "log", **entry, "timestamp": timestamp_now()}) + "\n")
 
     def sleep(self, seconds: float) -> None:
-        """Take that long; ends at once when the container is killed."""
+        """Wait for that long, or until the container is killed, which ends the process."""
         if self.killed.wait(seconds):
             raise ProcessKilled
 
@@ -115,9 +115,9 @@ class FakeProcess:
         raise ProcessEnded(exit_code=code)
 
     def die(self, number: int = signal.SIGKILL, *, with_init: bool = False) -> NoReturn:
-        """End by a signal. `with_init`: so does init, and only the engine knows how it ended."""
+        """End by a signal. `with_init` ends init too: then only the engine knows how it ended."""
         raise ProcessEnded(signal=number, with_init=with_init)
 
     def run_out_of_memory(self, *, with_init: bool = False) -> NoReturn:
-        """Be killed by the memory limit. `with_init`: and all of the container, as under gVisor."""
+        """Be killed by the memory limit, `with_init` together with init, as under gVisor."""
         raise ProcessEnded(signal=signal.SIGKILL, out_of_memory=True, with_init=with_init)

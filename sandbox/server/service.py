@@ -127,7 +127,7 @@ class Service:
                 dispatcher=dispatcher,
                 authenticator=authenticator,
                 limiter=limiter,
-                idempotency=IdempotencyStore(store.database, settings),
+                idempotency=IdempotencyStore(store.database, settings, owner=store.server.id),
                 tokens=tokens,
                 registrar=registrar,
                 schedules=schedules,

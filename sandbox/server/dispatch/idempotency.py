@@ -1,7 +1,8 @@
 """`Idempotency-Key`: a request is carried out once, however often it is sent.
 
 Answers are kept in the server's database, so that this holds across restarts and for all servers
-that share it. Of a request, only digests are kept.
+that share it. Of a request, only digests are kept. A key that a server has claimed is free again
+when that server ends.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from starlette.responses import Response
 
 from sandbox.errors import InvalidRequestError
 from sandbox.executions.database import create_tables, using
+from sandbox.executions.tables import SERVERS
 from sandbox.models import dump_json
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ REPLAYED: Final = "Idempotent-Replayed"
 _KEPT: Final = ("content-type", "location")
 # All answers are counted again when this fraction of the most bytes has been added.
 _COUNTED_AT: Final = 16
-# An execution without an answer after its longest time and this was lost: its server was killed.
+# An execution without an answer after its longest time and this was lost.
 _SPARE: Final = 60.0
 
 _metadata = sa.MetaData()
@@ -53,6 +55,15 @@ _answers = sa.Table(
     sa.Column("headers", sa.JSON),
     sa.Column("body", sa.LargeBinary),
 )
+# Which server carries out the request of a key that has no answer yet.
+_claims = sa.Table(
+    "idempotency_claims",
+    _metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+)
+# Claims of servers that have ended: the others take such a server off the record.
+_lost = sa.select(_claims.c.key).where(_claims.c.owner.not_in(sa.select(SERVERS.c.owner)))
 
 
 @dataclass
@@ -66,13 +77,19 @@ class IdempotencyStore:
     """Answers by caller, function and key, for `server.idempotency` seconds.
 
     The oldest are forgotten when all together have more than `server.idempotency_bytes`, and a
-    little.
+    little. `owner` is the id of this server's `ServerHeartbeat`.
     """
 
     def __init__(
-        self, database: sa.Engine, settings: Settings, *, clock: Callable[[], float] = time.time
+        self,
+        database: sa.Engine,
+        settings: Settings,
+        *,
+        owner: str,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
+        self._owner = owner
         self._keep = settings.server.idempotency
         self._most_bytes = settings.server.idempotency_bytes
         # Bytes added since all were counted. The first answer counts those of earlier processes.
@@ -115,14 +132,21 @@ class IdempotencyStore:
         columns = _answers.c
         over = sa.or_(
             columns.began_at < now - self._keep,
-            sa.and_(columns.status.is_(None), columns.began_at < now - self._longest),
+            sa.and_(
+                columns.status.is_(None),
+                sa.or_(columns.began_at < now - self._longest, columns.key.in_(_lost)),
+            ),
         )
-        claim = sa.insert(_answers).values(key=name, request=request, began_at=now)
+        answer = sa.insert(_answers).values(key=name, request=request, began_at=now)
+        claim = sa.insert(_claims).values(key=name, owner=self._owner)
+        claimed = sa.select(columns.key).where(columns.status.is_(None))
         with using(self._database):
             with self._database.begin() as connection:
                 connection.execute(sa.delete(_answers).where(over))
+                connection.execute(sa.delete(_claims).where(_claims.c.key.not_in(claimed)))
             try:
                 with self._database.begin() as connection:
+                    connection.execute(answer)
                     connection.execute(claim)
                 return None
             except IntegrityError:  # the key is known

@@ -105,15 +105,23 @@ class FunctionProgram:
         response: dict[str, Any] = {"request_id": request["request_id"], "success": True}
         try:
             output = self._answer(FakeContext(request, process))
-            if isinstance(output, FunctionError):
-                process.respond(response | {"success": False, "error": output.to_dict()})
-            else:
-                process.respond(response | {"output": output})
-        except Exception as error:  # the function's own, or its output is no JSON
+        except Exception as error:  # the function's own
             process.write(_trace(error), "stderr")
             if not self._handler:
                 process.exit(1)
             process.respond(response | {"success": False, "error": _document(error)})
+            return
+        if isinstance(output, FunctionError):
+            process.respond(response | {"success": False, "error": output.to_dict()})
+            return
+        try:
+            process.respond(response | {"output": output})
+        except (TypeError, ValueError) as error:
+            if not self._handler:
+                process.write(_trace(error), "stderr")
+                process.exit(1)
+            unfit = TypeError(f"what the handler returned is not JSON: {error}")
+            process.respond(response | {"success": False, "error": _document(unfit)})
 
     def end(self, process: FakeProcess) -> None:
         """Its stdin has ended."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sandbox import FunctionError, Sandbox, Settings
+from sandbox import Sandbox, Settings
 from sandbox.testing import FakeEngine, FakeFunction
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ class Case:
     code: str
     fake: Any
     stdio: bool = False
-    manifest: str = "timeout: 2s\nmemory: 32mb\n"
+    manifest: str = "memory: 32mb\n"
+
+
+def fails(ctx: FakeContext) -> None:
+    raise type("E", (Exception,), {"code": "SAD"})("it is")
 
 
 def raises(ctx: FakeContext) -> None:
@@ -60,7 +64,7 @@ CASES = {
     "echo": Case(HANDLER + "return ctx.input", FakeFunction()),
     "error": Case(
         HANDLER + "raise type('E', (Exception,), {'code': 'SAD'})('it is')",
-        lambda ctx: FunctionError(code="SAD", message="it is"),
+        fails,
     ),
     "raise": Case(HANDLER + "raise ValueError('no such user')", raises),
     "no JSON": Case(HANDLER + "return object()", lambda ctx: object()),
@@ -72,7 +76,9 @@ CASES = {
         HANDLER + "os.kill(os.getpid(), signal.SIGSEGV)", lambda ctx: ctx.process.die(11)
     ),
     "memory": Case(HANDLER + "bytearray(1 << 28)", lambda ctx: ctx.process.run_out_of_memory()),
-    "stall": Case(HANDLER + "time.sleep(60)", lambda ctx: ctx.process.stall()),
+    "stall": Case(
+        HANDLER + "time.sleep(60)", lambda ctx: ctx.process.stall(), manifest="timeout: 3s\n"
+    ),
     "flood of logs": Case(
         HANDLER + "\n    while True: print('x' * 1000)", lambda ctx: ctx.process.flood("stderr")
     ),

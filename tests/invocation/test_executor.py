@@ -121,6 +121,15 @@ def test_what_a_handler_raises_is_function_error(directory: Directory) -> None:
     assert any("ValueError" in entry.message for entry in response.logs)
 
 
+@BOTH
+def test_an_output_that_is_no_json_is_the_functions_failure(
+    directory: Directory, stdio: bool
+) -> None:
+    found = error(invoke(directory, lambda _: {1, 2}, stdio=stdio))
+    assert found.code == ("FUNCTION_CRASHED" if stdio else "FUNCTION_ERROR")
+    assert "JSON" in str(found.details if stdio else found.message)
+
+
 def test_what_a_script_raises_is_function_crashed(directory: Directory) -> None:
     def fail(ctx: FakeContext) -> None:
         raise ValueError("no such user")

@@ -11,7 +11,7 @@ COVERED := 95
 BASE ?=
 build_images = $(BIN)/sandbox images build $(if $(BASE),--base $(BASE))
 
-help: ## Say what the targets do
+help: ## List the targets
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: images ## Set everything up and invoke the examples
@@ -35,16 +35,16 @@ fix: venv-dev ## Format, repair what the linter can, and write the generated doc
 	$(BIN)/ruff format .
 	$(BIN)/python scripts/generate-docs
 
-docs: venv-dev ## Write the pages and tables of the docs that come from the code
+docs: venv-dev ## Generate the pages and tables of the docs that come from the code
 	$(BIN)/python scripts/generate-docs
 
 hooks: venv-dev ## Run `make check` at each commit from now on
 	$(BIN)/pre-commit install
 
-bench: venv-bench images bench-tools ## Measure all there is to measure, and hold it against the marks
+bench: venv-bench images bench-tools ## Run all benchmarks and compare them with the marks
 	$(BIN)/python -m benchmarks --json build/benchmarks.json --save benchmarks/results
 
-engine: ## Use the container engine that runs, else install and start one
+engine: ## Use a running container engine, else install and start one
 	@scripts/engine
 
 images: engine venv base-tools ## Build every image that is missing or out of date

@@ -1,6 +1,6 @@
 """Suite `burst`: 32 requests at once, to a function that is cold, and to one with 32 ready.
 
-`each` is the time of every request, `last` that until all are answered.
+`each` is the time of every request, `last` the time until all are answered.
 """
 
 from __future__ import annotations

@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 FUNCTIONS: Final = Path(__file__).parent / "functions"
 INPUT: Final[dict[str, Any]] = {"name": "World"}
 REQUEST: Final = json.dumps({"request_id": "bench", "function": "bench", "input": INPUT})
-# More than the engine has for one call: one that hangs is given up, and the next one goes on.
+# Longer than the time limit of one engine call, after which a hanging call is given up.
 _PATIENCE: Final = 60.0
-# Between two looks, in seconds.
+# Seconds between two checks.
 _LOOK: Final = 0.01
 _CALM: Final = 0.2
 
 
 @dataclass
 class Context:
-    """One run. `rounds` is how often the suites of latencies go round; `quick` makes all less.
+    """One run. `rounds` is the number of latency rounds; `quick` shortens all suites.
 
-    `runtimes` and `interfaces` narrow down what the latencies are measured of.
+    `runtimes` and `interfaces` select the functions whose latency is measured.
     """
 
     engine: DockerEngine
@@ -75,7 +75,7 @@ class Context:
             yield sandbox
 
     def deployment(self, sandbox: Sandbox, name: str) -> Deployment:
-        """What the sandbox would run, for those who run it in another way."""
+        """The deployment that the sandbox would run, for running it in other ways."""
         store = BundleStore(self.store)
         delivery = HostMounts()
         builder = Builder(
@@ -96,9 +96,9 @@ class Context:
         return len(self.engine.containers({LABEL_STORE: self._owner.store_id}))
 
     def settle(self, *sandboxes: Sandbox, others: int = 0) -> None:
-        """Wait until nothing goes on: nothing boots, what is not kept is removed.
+        """Wait until no container boots or is being removed.
 
-        `others` are containers that somebody else keeps.
+        `others` is the number of containers that other processes keep.
         """
 
         def settled() -> bool:
@@ -108,17 +108,17 @@ class Context:
             return self.containers() == others + sum(count(state["ready"]) for state in states)
 
         wait_for(settled)
-        # What others keep may still boot, and cannot be asked.
+        # Other processes' containers may still boot; their state is unknown here.
         time.sleep(_CALM if others else 0.0)
 
     def log(self, text: str) -> None:
-        """Say what goes on."""
+        """Report progress."""
         click.echo(text, err=True)
 
 
 @contextlib.contextmanager
 def copies(**sources: str) -> Iterator[Path]:
-    """A directory with copies of the benchmarks' functions: new name to the one it is made of."""
+    """A directory with copies of the benchmarks' functions: `new_name="original"`."""
     with tempfile.TemporaryDirectory() as directory:
         for name, source in sources.items():
             shutil.copytree(FUNCTIONS / source, Path(directory, name))
@@ -126,7 +126,7 @@ def copies(**sources: str) -> Iterator[Path]:
 
 
 def call(sandbox: Sandbox, name: str) -> None:
-    """Invoke, and be sure that it went well."""
+    """Invoke, and check that it succeeded."""
     response = sandbox.invoke(name, INPUT)
     assert response.success, response.error
 

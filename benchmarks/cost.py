@@ -1,15 +1,15 @@
 """Suite `cost`: the CPU time that the executor itself takes for an invocation.
 
-No container runs: the engine is `sandbox.testing`'s, whose containers answer at once, so what
-is left is the work of this process. Garbage collection counts.
+No container runs: the engine is `sandbox.testing`'s, whose containers answer at once, so only
+the work of this process is measured, garbage collection included.
 
     invoking thread   `Sandbox.invoke` alone, as the CPU time of the thread that calls it
-    whole process     all threads: with the keeper's and, for `warm`, with the launcher's, which
-                      make the next container and remove the last; and with the fake's own work
-    the fake alone    create, start, send, read, remove: what of it is the fake's
+    whole process     all threads: those of the pool and, for `warm`, of the launcher, which make
+                      the next container and remove the last; and the fake's own work
+    the fake alone    the fake's part of it: create, start, send, read, remove
 
-`warm` takes a new container for each invocation, all of them booted before; `reuse` asks one and
-the same, so that nothing of a life cycle is in it. Samples are means over batches. `Docker` is
+`warm` uses a new, already booted container for each invocation; `reuse` uses the same one, without
+any start or removal. Samples are means over batches. `Docker` is
 the same with the real engine, where each life costs this process four calls over HTTP.
 """
 
@@ -77,7 +77,7 @@ def _measure_real(context: Context, name: str, batches: int) -> None:
 
         def refilled() -> None:
             wait_for(lambda: ready(sandbox, name) >= _FEW)
-            # Until the last are removed, too. To ask the engine would itself cost CPU.
+            # Also until the last are removed. Asking the engine would itself cost CPU.
             time.sleep(_REMOVAL)
 
         refilled()

@@ -1,9 +1,8 @@
 """Suite `hardening`: what each part of the defence costs a container's life.
 
 The life of one container, without the executor: create, attach, start, a line to `cat` and back,
-remove. `all on` is what every function gets; each other way is the same with one part off, and
-`all off` is a plain container of the engine's. Only here are defences taken away, and only from
-`cat`.
+remove. `all on` is the container that every function gets; each other way turns one part off, and
+`all off` is the engine's plain container. Only this suite turns defences off, and only for `cat`.
 """
 
 from __future__ import annotations

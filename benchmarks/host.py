@@ -1,7 +1,7 @@
 """The function without any isolation: a subprocess of the host, as Alyx runs it today.
 
-The interpreters are those of the images, taken out of them once, so that only the isolation
-differs; Python's needs the libraries and the loader of its image. The host's own Python, if there
+The interpreters are copied from the images once, so that only the isolation differs; Python's needs
+the libraries and the loader of its image. The host's own Python, if there
 is one, is measured too.
 """
 
@@ -29,9 +29,9 @@ _ENVIRONMENT: Final = {
 
 
 def bare(deployment: Deployment, cache: Path) -> dict[str, tuple[Callable[[], None], str]]:
-    """Ways to run a stdio function as a subprocess, each with what there is to say of it.
+    """Ways to run a stdio function as a subprocess, each with a description.
 
-    What comes out of images is kept in `cache`. A runtime that does not run here is left out.
+    Files from images are kept in `cache`. A runtime that does not run on this host is left out.
     """
     function, files = deployment.function, deployment.bundle.path
     entry = files / function.entrypoint
@@ -89,7 +89,7 @@ def image_python(root: Path) -> list[str]:
 
 
 def image_files(image: str, cache: Path) -> Path:
-    """The files of an image, in a directory of their own; taken out once."""
+    """The files of an image, in a directory of their own; extracted once."""
     root = cache / image.removeprefix("sha256:")[:16]
     if root.exists():
         return root

@@ -1,6 +1,6 @@
 """Measuring several ways side by side, round by round.
 
-A noisy machine is then equally noisy to all of them, and what is compared are their ratios.
+Noise of the machine then affects all of them alike, and their ratios are compared.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class NotCountedError(Exception):
-    """The invocation went well, but not in the way that is measured."""
+    """The invocation succeeded, but not in the way that is measured."""
 
 
 @dataclass(frozen=True)
 class Way:
     """One way to do something; it has its turn in every `every`th round.
 
-    `prepare` comes before each turn, untimed. `call` raises if it did not go as it should.
+    `prepare` runs before each turn, untimed. `call` raises if it failed.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Way:
 
 
 def interleaved(ways: Sequence[Way], rounds: int, *, seed: int = 1) -> dict[str, list[float]]:
-    """Milliseconds by way. The order changes; the first round warms caches, and is not kept."""
+    """Milliseconds by way. The order changes; the first round only warms caches."""
     order = random.Random(seed)
     times: dict[str, list[float]] = {way.name: [] for way in ways}
     for number in range(rounds + 1):

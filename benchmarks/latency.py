@@ -1,7 +1,7 @@
 """Suite `latency`: one invocation at a time, in every way, round by round.
 
-Before each turn everything has settled: no container boots or is being removed. Ways that take
-long have a turn in every third round only.
+Before each turn, no container is booting or being removed. Slow ways have a turn in every third
+round only.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def run(context: Context) -> None:
 
 
 class _Ways:
-    """The ways to invoke one function; what they need is open as long as `stack`."""
+    """The ways to invoke one function; their resources stay open as long as `stack`."""
 
     def __init__(self, context: Context, name: str, stack: contextlib.ExitStack) -> None:
         self._context = context
         self._name = name
         self._stack = stack
         self._sandboxes: list[Sandbox] = []
-        # Containers that are kept by processes that cannot be asked.
+        # The number of containers that other processes keep.
         self._others = 0
 
     def all(self) -> list[Way]:

@@ -1,4 +1,4 @@
-"""What a run was made on: figures mean nothing without it."""
+"""The machine of a run, without which its figures mean nothing."""
 
 from __future__ import annotations
 

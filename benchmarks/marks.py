@@ -1,6 +1,6 @@
-"""The project's marks: ratios and bounds that a run is held against; pure.
+"""The project's marks: ratios with bounds, which a run is compared with. Pure.
 
-Nearly all are ratios of two things measured in the same run, so they mean the same on any machine.
+Nearly all are ratios of two measurements of the same run, so they are comparable between machines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Comparison = Literal["≤", "≥"]
 
 @dataclass(frozen=True)
 class Mark:
-    """A value that is to stay on one side of a bound; `value` is None where it was not measured."""
+    """A value that should stay on one side of a bound; `value` is None if it was not measured."""
 
     name: str
     comparison: Comparison
@@ -30,14 +30,14 @@ class Mark:
 
     @property
     def reached(self) -> bool | None:
-        """Whether it is reached; None where it was not measured."""
+        """Whether it is reached; None if it was not measured."""
         if self.value is None:
             return None
         return self.value <= self.bound if self.comparison == "≤" else self.value >= self.bound
 
 
 def marks(results: Results) -> list[Mark]:
-    """All marks, with what this run gave."""
+    """All marks, with the values of this run."""
     return list(_marks(results))
 
 

@@ -1,4 +1,4 @@
-"""Suite `memory`: what the host process holds: for warm containers, and after many invocations.
+"""Suite `memory`: the host process's memory for warm containers, and after many invocations.
 
 Measured as resident memory in a process of its own, with the fake engine: the sockets and buffers
 of a real engine's client come on top. `python -m benchmarks.memory` is that process.
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def of_warm(store: str) -> float:
-    """MiB that so many warm containers take."""
+    """MiB for that many warm containers."""
     with _sandbox(store, 1) as sandbox:
         call(sandbox, _NAME)
         wait_for(lambda: ready(sandbox, _NAME) == 1)
@@ -61,7 +61,7 @@ def of_warm(store: str) -> float:
 
 
 def growth(store: str, count: int) -> float:
-    """MiB by which the process grows over so many invocations, the first ones aside."""
+    """MiB by which the process grows over that many invocations, after the first ones."""
     with _sandbox(store, 4) as sandbox:
         for _ in range(_BEFORE):
             call(sandbox, _NAME)

@@ -1,4 +1,4 @@
-"""Suite `neighbour`: an honest function's warm latency beside one that takes all it can get.
+"""Suite `neighbour`: a well-behaved function's warm latency beside a greedy one.
 
 The attacker runs all the time, in containers with the usual limits, one at a time.
 """

@@ -1,4 +1,4 @@
-"""What the executor is compared with: `docker run`, and the engine's API without the executor."""
+"""The alternatives to the executor: `docker run`, and the engine's API without the executor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spec_of(deployment: Deployment, **labels: str) -> ContainerSpec:
     spec = function_spec(
         deployment.function, deployment.policy, launch, bundle=deployment.bundle.path
     )
-    # Nobody reads when it has booted.
+    # The report that it has booted is not read.
     command = tuple(word for word in spec.command if word != "--announce")
     return replace(spec, command=command)
 
@@ -60,7 +60,7 @@ def docker_run(deployment: Deployment) -> Callable[[], None]:
 def attach_echo(engine: Engine, deployment: Deployment) -> Iterator[Callable[[], None]]:
     """A line to `cat` and back through an attached stream: the floor of a warm handler.
 
-    The container has the function's limits and init; it stays.
+    The container has the function's limits and init, and keeps running.
     """
     container = engine.create(_cat(engine, deployment))
     try:
@@ -102,7 +102,7 @@ def bare_loop(engine: Engine, deployment: Deployment) -> Callable[[], None]:
 
 
 def _read_line(container: Container) -> None:
-    """Until all of a line has come back; and init's report, which follows it."""
+    """Read a whole line, and init's report, which follows it."""
     missing = len(_LINE)
     reported = False
     while missing > 0 or not reported:

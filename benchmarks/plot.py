@@ -28,7 +28,7 @@ _OURS: Final = "#2b6cb0"
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write a PNG: for each function the median of each way, and where half of them lie."""
+    """Write a PNG: for each function, the median and the quartiles of each way."""
     latencies = [item for item in results.series if item.suite == "latency"]
     subjects = list(dict.fromkeys(item.subject for item in latencies))
     if not subjects:

@@ -198,7 +198,7 @@ def test_with_reuse_anything_out_of_the_ordinary_retires_the_container(
     assert sandbox.invoke("odd").output == 1
 
 
-def test_with_reuse_a_cancellation_that_comes_too_late_hurts_nobody_else(
+def test_with_reuse_a_late_cancellation_does_not_affect_the_next_invocation(
     open_sandbox: Callable[..., Sandbox], write: Write
 ) -> None:
     """What it kills is the container, which must not be somebody else's by then."""
@@ -401,7 +401,7 @@ def test_a_new_version_that_cannot_be_built_leaves_the_old_one_serving(
     assert "nonsense" in caught.value.log
 
 
-def test_a_removed_function_s_containers_go(
+def test_containers_of_a_removed_function_are_removed(
     open_sandbox: Callable[..., Sandbox], write: Write, functions: Path, engine: DockerEngine
 ) -> None:
     write("gone/index.py", "def handler(ctx): return 1\n")

@@ -291,7 +291,7 @@ def test_volumes_go_with_their_bundles_and_never_while_they_are_used(
         assert far.volumes(mine) == []
 
 
-def test_the_command_line_reaches_it_by_option_and_by_docker_s_variables(  # noqa: PLR0917
+def test_the_command_line_reaches_it_by_options_and_docker_variables(  # noqa: PLR0917
     functions: Path, write: Callable[..., None], remote: Settings, far: DockerEngine,
     url: str, certificates: Path,
 ) -> None:  # fmt: skip
@@ -335,7 +335,7 @@ def test_an_engine_with_another_s_certificate_is_not_trusted(
     Owner(remote.store or tmp_path).close()
 
 
-def test_without_tls_it_takes_the_operator_s_word(remote: Settings, url: str) -> None:
+def test_tcp_without_tls_needs_a_setting(remote: Settings, url: str) -> None:
     plain = remote.engine.model_copy(update={"tls": None})
     with pytest.raises(InvalidSettingsError, match="without TLS"):
         DockerEngine(plain)

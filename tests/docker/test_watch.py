@@ -247,7 +247,7 @@ def test_ctrl_c_ends_the_invocation_not_the_watch(
     assert containers(engine, store, "sleeps") == []
 
 
-def test_a_watch_that_was_killed_is_in_nobody_s_way(
+def test_a_killed_watch_does_not_block_the_next(
     *,
     watching: Watch,
     watch: Callable[[], Watch],

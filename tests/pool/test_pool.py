@@ -339,7 +339,7 @@ def test_a_script_that_ends_by_itself_can_be_put_into_service(directory: Directo
         assert sandbox.invoke("f").output == 1
 
 
-def test_a_removed_function_s_containers_go(directory: Directory) -> None:
+def test_containers_of_a_removed_function_are_removed(directory: Directory) -> None:
     directory.write("f", "warm: 2")
     engine = FakeEngine()
     with directory.sandbox(engine, warm=True) as sandbox:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import fakes
 
@@ -16,12 +17,16 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_configure() -> None:
-    """Let SIGINT interrupt, also where it was ignored at the start, and so in every child.
+    """Let SIGINT interrupt, also where it was ignored at the start, and so in every child. And let
+    hypothesis measure no time.
 
     A shell that has no job control, such as that of `nohup make test &`, starts what runs in the
     background with SIGINT ignored, and a process hands that down to its children.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # An example that is slow on a busy machine is no defect.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 
 @pytest.fixture
